@@ -1,0 +1,1 @@
+"""Data sets and image files, shared by every paper folder."""

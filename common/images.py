@@ -1,0 +1,320 @@
+"""Image files: read any of them right, write grids, films and curves.
+
+Tensors of images are float (n, c, h, w) in [-1, 1], c = 1 or 3. A file always gets that fixed
+range, never one stretched to its content, so that two grids of a run can be compared. All files
+are written beside their final name and moved there: a kill leaves the old file or the new one.
+"""
+import csv
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+# Of odd files that are read all the same: half an EXIF block, many pixels. By module, for the
+# context manager of `warnings` is not made for threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+MIN_SIDE = 4      # pixels; below this a "picture" is an icon, a tracking pixel or a mistake
+MAX_FRAMES = 60   # of a GIF: about 5 MB of 8 x 8 faces at 64 px
+MAX_POINTS = 1000 # of a curve: about the columns of its panel
+
+_BITS = np.arange(256)[:, None, None] >> np.array([[0], [1], [2]]) + 3 * np.arange(8) & 1
+PALETTE = torch.from_numpy((_BITS << 7 - np.arange(8)).sum(2).astype(np.uint8))
+"""Colours for 256 class ids, uint8 (256, 3): Pascal VOC's, 0 black, neighbours far apart."""
+
+
+# Reading
+
+def is_grey(path) -> bool:
+    """Whether the header says one channel; True too for what is no image, which has no colours."""
+    try:
+        with Image.open(path) as im:
+            return im.mode in ("1", "L", "LA", "La", "I", "F") or im.mode.startswith("I;16")
+    except Exception:  # see _reading
+        return True
+
+
+def image_size(path) -> tuple[int, int]:
+    """(height, width) from the header, EXIF rotation not applied. Errors as in read_image."""
+    with _reading(path) as im:
+        return im.height, im.width
+
+
+def read_image(path, size: int | None = None, channels: int = 3) -> torch.Tensor:
+    """One picture, uint8 (channels, h, w): h = w = `size`, or as it is where `size` is None.
+
+    EXIF rotation is applied, transparency lies on white, 16 bits are scaled to 8, and of an
+    animation the first frame counts. The largest central square is resized, never stretched.
+    `path` may also be an open binary file. Raises OSError or ValueError with a short reason.
+    """
+    with _reading(path) as im:
+        if size is not None:
+            # JPEG can decode at 1/2, 1/4 or 1/8 for a fraction of the time. Twice the size wanted
+            # leaves the last halving to the better filter below. No other format listens.
+            im.draft(None, (2 * size, 2 * size))
+        ImageOps.exif_transpose(im, in_place=True)
+        im = _to_8_bit(im, "L" if channels == 1 else "RGB")
+        if size is not None:
+            im = im.resize((size, size), Image.Resampling.LANCZOS, _square(im), reducing_gap=3)
+        return _to_tensor(im)
+
+
+def read_halves(path, size: int, channels: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """A file with two pictures side by side, A|B, as two of read_image's. Errors likewise."""
+    both = read_image(path, None, channels)
+    h, w = both.shape[1:]
+    if w % 2 or w < 1.5 * h:
+        raise ValueError(f"{w}x{h} is not two pictures side by side")
+    a, b = (resize(half, size) for half in both.split(w // 2, dim=2))
+    return a, b
+
+
+def read_ids(path, size: int | None = None) -> torch.Tensor:
+    """A label map, int32 (h, w): the ids of the pixels, of a palette picture the indices.
+
+    Cropped like read_image, and resized by nearest neighbour, for there is nothing between two
+    ids. Raises OSError or ValueError with a short reason.
+    """
+    with _reading(path) as im:
+        if im.mode not in ("1", "L", "P", "I") and not im.mode.startswith("I;16"):
+            raise ValueError(f"mode {im.mode}: a label map has one channel, of class ids")
+        if size is not None:
+            im = im.resize((size, size), Image.Resampling.NEAREST, _square(im))
+        return torch.from_numpy(np.asarray(im).astype(np.int32))
+
+
+def resize(x: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 (c, h, w) to (c, size, size): the largest central square, resized with antialias."""
+    im = Image.fromarray(x[0].numpy() if len(x) == 1 else x.permute(1, 2, 0).numpy())
+    return _to_tensor(im.resize((size, size), Image.Resampling.LANCZOS, _square(im)))
+
+
+@contextmanager
+def _reading(path) -> Iterator[Image.Image]:
+    """An open picture; whatever goes wrong with it is an OSError or ValueError, in a few words."""
+    try:
+        with Image.open(path) as im:
+            if min(im.size) < MIN_SIDE:
+                raise ValueError(f"{im.width}x{im.height} pixels is too small")
+            yield im
+    except UnidentifiedImageError:
+        raise ValueError("not an image") from None
+    except (OSError, ValueError):
+        raise
+    except Exception as e:  # damaged data makes Pillow's parsers raise SyntaxError, struct.error,
+        raise ValueError(f"{e}" or type(e).__name__) from e  # EOFError, DecompressionBombError...
+
+
+def _square(im: Image.Image) -> tuple[int, int, int, int]:
+    """The largest central square: (left, top, right, bottom)."""
+    side = min(im.size)
+    left, top = (im.width - side) // 2, (im.height - side) // 2
+    return left, top, left + side, top + side
+
+
+def _to_8_bit(im: Image.Image, mode: str) -> Image.Image:
+    """Any mode of Pillow to "L" or "RGB", where Pillow's own convert() would clip or lose."""
+    if im.mode == "F":  # in [0, 1] or [0, 255]: no third convention is common
+        a = np.nan_to_num(np.asarray(im))
+        im = Image.fromarray((a * (255 if a.max() <= 1 else 1)).round().clip(0, 255).astype("u1"))
+    elif im.mode == "I" or im.mode.startswith("I;16"):  # older Pillows open 16-bit PNG as "I"
+        a = np.asarray(im).astype(np.int64)
+        if a.min() < 0 or a.max() > 65535:
+            raise ValueError("32-bit integers outside 0..65535")
+        im = Image.fromarray(((a + 128) // 257).astype("u1"))  # 65535 = 257 * 255
+    elif im.has_transparency_data:
+        im = im.convert("RGBA")
+        im = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im)
+    return im.convert(mode)
+
+
+def _to_tensor(im: Image.Image) -> torch.Tensor:
+    """"L" or "RGB" to uint8 (c, h, w)."""
+    x = torch.from_numpy(np.array(im))
+    return x[None] if x.ndim == 2 else x.permute(2, 0, 1).contiguous()
+
+
+# Writing
+
+def to_uint8(x: torch.Tensor) -> torch.Tensor:
+    """Float [-1, 1] to uint8 0..255 of the same shape; what lies outside is clamped."""
+    return ((x.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_pil(x: torch.Tensor) -> Image.Image:
+    """One picture (c, h, w) in [-1, 1], on any device, for Pillow: "L" or "RGB"."""
+    x = to_uint8(x).cpu()
+    return Image.fromarray(x[0].numpy() if len(x) == 1 else x.permute(1, 2, 0).numpy())
+
+
+def write_image(path, x: torch.Tensor) -> None:
+    """One picture (c, h, w) in [-1, 1]; the suffix of `path` is the format."""
+    _save(path, to_pil(x))
+
+
+def grid(x: torch.Tensor, n_cols: int = 8, pad: int = 2, captions: Sequence[str] | None = None,
+         scale: int = 1) -> Image.Image:
+    """(n, c, h, w) in [-1, 1] as rows of `n_cols` pictures, `pad` white pixels around each.
+
+    captions: a text for each row, drawn at its left. scale: each pixel becomes scale x scale.
+    """
+    n, c, h, w = x.shape
+    n_rows = -(-n // n_cols)
+    if captions is not None and len(captions) != n_rows:
+        raise ValueError(f"{len(captions)} captions for {n_rows} rows")
+    h, w = h * scale, w * scale
+    font = ImageFont.load_default(min(18, max(9, h // 4)))
+    margin = 0 if captions is None else 8 + round(max(font.getlength(text) for text in captions))
+    sheet = Image.new("L" if c == 1 else "RGB",
+                      (margin + pad + n_cols * (w + pad), pad + n_rows * (h + pad)), "white")
+    for i, picture in enumerate(x):
+        row, col = divmod(i, n_cols)
+        sheet.paste(to_pil(picture).resize((w, h), Image.Resampling.NEAREST),
+                    (margin + pad + col * (w + pad), pad + row * (h + pad)))
+    for row, text in enumerate(captions or ()):
+        ImageDraw.Draw(sheet).text((margin - 4, pad + row * (h + pad) + h // 2), text, "black",
+                                   font, anchor="rm")
+    return sheet
+
+
+def save_grid(path, x: torch.Tensor, n_cols: int = 8, pad: int = 2,
+              captions: Sequence[str] | None = None, scale: int = 1) -> None:
+    """Writes grid(...) to `path`."""
+    _save(path, grid(x, n_cols, pad, captions, scale))
+
+
+def save_gif(path, frames: Sequence, seconds: float = 0.12, hold: float = 2.0) -> None:
+    """A film of `frames`: paths or PIL images of one size, `seconds` each, the last for `hold`.
+
+    Of more than MAX_FRAMES an evenly spaced choice is shown, the first and the last among them.
+    Raises ValueError for no frames, or frames of two sizes.
+    """
+    if not len(frames):
+        raise ValueError("a GIF of no frames")
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int)
+    film = []
+    for i in chosen:
+        frame = frames[i]
+        if not isinstance(frame, Image.Image):
+            with Image.open(frame) as im:
+                frame = im.copy()
+        if film and frame.size != film[0].size:
+            raise ValueError(f"frames of two sizes: {film[0].size} and, {frames[i]}, {frame.size}")
+        # Each frame has its own palette; dithering would shimmer from frame to frame.
+        film.append(frame if frame.mode == "L" else
+                    frame.convert("RGB").quantize(256, dither=Image.Dither.NONE))
+    times = [round(1000 * seconds)] * (len(film) - 1) + [round(1000 * hold)]
+    _save(path, film[0], save_all=True, append_images=film[1:], duration=times, loop=0)
+
+
+def save_curves(path, csv_path) -> None:
+    """The columns of a CSV file over its first one, the step: those named loss... above the others.
+
+    Cells that are no finite number leave a gap; a file without rows gives an empty panel.
+    """
+    with open(csv_path, newline="") as lines:
+        header, *rows = list(csv.reader(lines)) or [["step"]]
+    rows = [row for row in rows if len(row) == len(header)]  # a kill may leave half a line
+    table = np.array([[_number(cell) for cell in row] for row in rows]).reshape(-1, len(header))
+    # Long logs are averaged, not thinned out: else one noisy point speaks for a thousand.
+    table = np.array([part.mean(0) for part in np.array_split(table, MAX_POINTS) if len(part)])
+    table = table.reshape(-1, len(header))
+    losses = [i for i, name in enumerate(header) if i and name.startswith("loss")]
+    others = [i for i in range(1, len(header)) if i not in losses]
+    panels = [_panel(table[:, 0], table[:, group], [header[i] for i in group])
+              for group in (losses, others) if group] or [_panel(table[:, 0], table[:, :0], [])]
+    w, h = panels[0].size
+    sheet = Image.new("RGB", (w, h * len(panels)))
+    for i, panel in enumerate(panels):
+        sheet.paste(panel, (0, i * h))
+    _save(path, sheet)
+
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+"""Okabe and Ito's: told apart by colour-blind readers too."""
+
+
+def _panel(x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> Image.Image:
+    """Curves y (n, k) over x (n,) with axes and legend. Drawn at twice the size, for smoothness."""
+    w, h, left, top, right, bottom = 1800, 600, 130, 70, 40, 64
+    sheet = Image.new("RGB", (w, h), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(24)
+    plot = Image.new("RGB", (w - left - right, h - top - bottom), "#f7f7f7")  # clips the curves
+    pen = ImageDraw.Draw(plot)
+    finite = np.isfinite(x)
+    x0, x1 = _span(x[finite], 0, 0)
+    y0, y1 = _span(y[np.isfinite(y)], 0.5, 0.06)  # a spike would flatten all the rest
+
+    def across(value):
+        return (value - x0) / (x1 - x0) * (plot.width - 1)
+
+    def down(value):
+        return (y1 - value) / (y1 - y0) * (plot.height - 1)
+
+    for value, text in _ticks(y0, y1, 5):
+        pen.line([(0, down(value)), (plot.width, down(value))], "#dddddd", 2)
+        draw.text((left - 14, top + down(value)), text, "#444444", font, anchor="rm")
+    for value, text in _ticks(x0, x1, 8):
+        pen.line([(across(value), 0), (across(value), plot.height)], "#dddddd", 2)
+        draw.text((left + across(value), h - bottom + 12), text, "#444444", font, anchor="ma")
+    place = left
+    for i, name in enumerate(names):
+        colour = COLOURS[i % len(COLOURS)]
+        good = finite & np.isfinite(y[:, i])
+        breaks = np.flatnonzero(np.diff(good)) + 1
+        for points, real in zip(np.split(np.column_stack([across(x), down(y[:, i])]), breaks),
+                                np.split(good, breaks), strict=True):
+            if len(real) and real[0]:
+                points = [tuple(point) for point in points.clip(-1e5, 1e5)]
+                pen.line(points, colour, 3, joint="curve")
+                if len(points) == 1:  # the line of one point is invisible
+                    pen.circle(points[0], 5, colour)
+        draw.line([(place, top // 2), (place + 36, top // 2)], colour, 6)
+        draw.text((place + 48, top // 2), name, "black", font, anchor="lm")
+        place += 48 + int(font.getlength(name)) + 44
+    sheet.paste(plot, (left, top))
+    return sheet.reduce(2)
+
+
+def _number(cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        return float("nan")
+    return value if np.isfinite(value) else float("nan")
+
+
+def _span(values: np.ndarray, cut: float, room: float) -> tuple[float, float]:
+    """The range of all but `cut` percent at each end, and `room` of it more on both sides."""
+    if not len(values):
+        return 0.0, 1.0
+    low, high = np.percentile(values, [cut, 100 - cut])
+    if high - low <= 1e-9 * abs(high):  # a constant
+        low, high = low - max(abs(low), 1) / 2, high + max(abs(high), 1) / 2
+    return low - room * (high - low), high + room * (high - low)
+
+
+def _ticks(low: float, high: float, about: int) -> list[tuple[float, str]]:
+    """Multiples of 1, 2 or 5 times a power of ten in the range, with their labels."""
+    rough = (high - low) / about
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = np.ceil(low / step - 1e-6), np.floor(high / step + 1e-6)
+    return [(i * step, f"{i * step:,.10g}") for i in np.arange(first, last + 1)]
+
+
+def _save(path, im: Image.Image, **options) -> None:
+    """Pillow's save, but a kill at any moment leaves the old file or the new one, never half."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".part-{path.name}")  # hidden, and with the suffix that Pillow reads
+    try:
+        im.save(part, **options)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
