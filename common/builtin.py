@@ -14,8 +14,10 @@ Shapes are signed distances, negative inside, whose zero crossing becomes an edg
 Coordinates run from -1 to 1 across the picture, y downwards.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -110,6 +112,22 @@ def _bytes(image: Tensor) -> Tensor:
     return (image * 255 + 0.5).to(torch.uint8)
 
 
+def _in_chunks(draw: Callable[[slice], None], n: int, chunk: int) -> None:
+    """draw(slice of 0 .. n) for chunks small enough for the cache, each by one thread.
+
+    Not by torch's threads, which share out every single operation: these take microseconds, and
+    on a busy machine each would wait for the slowest thread (measured: ten times slower).
+    """
+    parts = [slice(i, i + max(1, chunk)) for i in range(0, n, max(1, chunk))]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(draw, parts))  # list: raises here what was raised there
+    finally:
+        torch.set_num_threads(threads)
+
+
 # ---- Digits -------------------------------------------------------------------------------------
 
 DIGIT_FACTORS = ("slant", "rotation", "thickness", "scale", "aspect", "shift_x", "shift_y",
@@ -195,6 +213,7 @@ def _spline(stroke: str, pieces: int) -> tuple[np.ndarray, np.ndarray]:
                           + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
 
 
+@functools.cache
 def _skeleton_tables() -> tuple[np.ndarray, np.ndarray]:
     """Of every way to write every digit, 3 * digit + way: points (30, k, 2) and the weights of
     both ends of its segments (30, SEGMENTS, 2, k). Unused points weigh nothing."""
@@ -260,15 +279,16 @@ def digits(index: Index, size: int = 32, seed: int = 0) -> dict[str, Tensor]:
     index = _indices(index)
     segments, label, factors = _digit_strokes(seed, index)
     image = torch.empty(len(index), 1, size, size, dtype=torch.uint8)
-    chunk = max(1, 2**16 // size**2)  # temporaries of 256 kB stay in the cache
-    for start in range(0, len(index), chunk):
-        part = slice(start, start + chunk)
+
+    def draw(part: slice) -> None:
         d = None
         for ends in _planes(segments[part]).unbind(1):  # (n, 2, 3, 1, 1), one segment each
             (ax, ay, ra), (bx, by, rb) = (end.unbind(1) for end in ends.unbind(1))
             stroke = _segment(x, y, ax, ay, bx, by, ra, rb)
             d = stroke if d is None else torch.minimum(d, stroke, out=d)
         image[part, 0] = _bytes(_coverage(d * (size / 2)))
+
+    _in_chunks(draw, len(index), 2**16 // size**2)
     return {"image": image, "label": torch.from_numpy(label),
             "factors": torch.from_numpy(factors.astype(np.float32))}
 
@@ -292,7 +312,7 @@ SKIN = _palette("fde3d0 f6d0b1 ecb98f d9a06f bd8050 93592f 6b3f24 4a2b1b")  # fa
 DARK, BLOND = _palette("16161c 241c1c 33241e 1b2030"), _palette("f2d06b e6bb55 f7e3a1 d9a441")
 RED, OTHER = _palette("b5451f c95a24 a23318 d9743a"), _palette("6f4a30 855a38 9aa0a8 e27fa6 3f8f93")
 IRIS = _palette("5b3a1e 2f6fa8 3f8a55 7a5a22 55707a 3b2a20")
-CLOTHES = _palette("d94f4f 2f6db3 2f9e77 f0b13c 7d57b8 37474f f4f1ea e6798f 20a4b8 8c5a3c b6c95b")
+CLOTHES = _palette("d94f4f 2f6db3 2f9e77 f0b13c 7d57b8 37474f f4f1ea e6798f 20a4b8 a33b5c b6c95b")
 BACKGROUND = _palette("a9d6e5 f7c8a0 c9e4c5 f3d1dc d7c9ee ffe3a3 9fc0d8 e8ddd0 b7d7cf f2a992")
 FRAMES = _palette("1c1c22 7a2f1d c23b3b 1f4f8f d9a627 e9e9ee 2d7a5f")
 LIPS = _palette("b5434a c75a5f 9a3844 d0606e")
@@ -405,11 +425,16 @@ class _Sheet:
 
         return ..., pixels(top, bottom, dy), pixels(left, right, dx)
 
-    def shade(self, at: tuple, colour: Tensor, alpha: Tensor) -> None:
-        """Light or shadow: on the colour drawing alone."""
+    def mix(self, at: tuple, colour: Tensor, alpha: Tensor) -> None:
+        """Colour, as opaque as alpha (n, h, w) says, over the colour drawing alone."""
         if self.image is not None:
             canvas = self.image[at]
             canvas += (colour - canvas).mul_(alpha[:, None])
+
+    def shade(self, at: tuple, colour: Tensor, d: Tensor, strength=1) -> None:
+        """Light, shadow or pattern: a shape on the colour drawing alone."""
+        if self.image is not None:
+            self.mix(at, colour, _coverage(d * self.px) * strength)
 
     def paint(self, at: tuple, part: str, colour: Tensor, d: Tensor, shown=None,
               ink=False) -> None:
@@ -419,7 +444,7 @@ class _Sheet:
         cover = _coverage(d)
         if shown is not None:
             cover *= shown
-        self.shade(at, colour, cover)
+        self.mix(at, colour, cover)
         if self.line is not None:
             edge = cover if ink else _coverage(d.abs() - self.pen)
             line = self.line[at]
@@ -433,7 +458,7 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     """Back to front. p: tensors (n, 1, 1) or (n, 3, 1, 1); x, y: pixel centres of the picture."""
     n, size = len(p.scale), x.shape[-1]
     sheet = _Sheet(n, size, p.scale * (size / 2), want)
-    region, paint, shade = sheet.region, sheet.paint, sheet.shade
+    region, paint, mix, shade = sheet.region, sheet.paint, sheet.mix, sheet.shade
     white, black = torch.ones(3, 1, 1), torch.full((3, 1, 1), 0.1)
     all_x, all_y = torch.broadcast_tensors((x - p.shift_x) / p.scale, (y - p.shift_y) / p.scale)
     up = all_y - 0.5  # the head turns about the neck
@@ -452,13 +477,13 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         return torch.maximum((y - middle - curve * off * off) / (1 + slope * slope).sqrt(),
                              y - lowest)
 
-    everywhere = region(-9, -9, 9, 9)
+    everywhere = ..., slice(None), slice(None)
     if sheet.image is not None:
-        mix = (0.5 + p.wall_x * x + p.wall_y * y).clamp_(0, 1)
+        way = (0.5 + p.wall_x * x + p.wall_y * y).clamp_(0, 1)
         glow = 1 - ((x - p.glow_x).square() + (y - p.glow_y).square()) * 0.5
-        shade(everywhere, p.wall, torch.ones_like(mix))
-        shade(everywhere, p.wall_too, mix)
-        shade(everywhere, white, glow.clamp_min_(0).square_() * 0.45)
+        sheet.image += p.wall
+        mix(everywhere, p.wall_too, way)
+        mix(everywhere, white, glow.clamp_min_(0).square_() * 0.45)
 
     # Hair behind the head and the shoulders
     back_hair = p.hair * 0.78
@@ -498,12 +523,12 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     paint(at, "clothes", p.clothes, body)
     if p.striped.any():
         stripe = ((y * 5 - (y * 5).floor() - 0.5).abs() - 0.25) / 5
-        shade(at, p.trim, _coverage(torch.maximum(stripe, body) * sheet.px) * p.striped)
+        shade(at, p.trim, torch.maximum(stripe, body), p.striped)
     opening = torch.where(p.v_neck > 0, x.abs() * 0.85 + (y - 1.0) * 0.53,
                           _ellipse(x, y - 0.72, p.neck + 0.07, 0.13))
     if p.collar.any():
         tips = 0.9 * (y - 0.8 - 0.4 * x.abs())
-        d = torch.maximum(opening - 0.15, torch.maximum(tips, 0.68 - y))
+        d = torch.maximum((opening - 0.065).abs() - 0.085, torch.maximum(tips, 0.68 - y))
         paint(at, "clothes", p.trim, d, p.collar)
     paint(at, "clothes", p.trim, torch.maximum(opening - 0.045, body))
     paint(at, "neck", p.skin, torch.maximum(opening, body - 0.03))
@@ -511,25 +536,25 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         at = region(-0.4, 0.3, 0.4, 1.0)
         d = torch.maximum(_box(all_x[at], all_y[at] - 0.6, p.neck, 0.4, 0.1),
                           head(head_x[at], head_y[at] - 0.09))
-        shade(at, p.dim_skin, _coverage(d * sheet.px) * 0.8)
+        shade(at, p.dim_skin, d, 0.8)
 
     # Head
     at = region(-0.7, -0.3, 0.7, 0.4)
     x, y = head_x[at].abs() - p.head, head_y[at] - 0.05
     paint(at, "skin", p.skin, _ellipse(x, y, p.ear, 0.13))
-    shade(at, p.dim_skin, _coverage(_ellipse(x - 0.015, y, p.ear * 0.5, 0.07) * sheet.px))
+    shade(at, p.dim_skin, _ellipse(x - 0.015, y, p.ear * 0.5, 0.07))
     at = region(-0.6, -0.7, 0.6, 0.75)
     x, y = head_x[at], head_y[at]
     face = head(x, y)
     paint(at, "skin", p.skin, face)
     if sheet.image is not None:
         cover = _coverage(face * sheet.px)
-        shade(at, p.dim_skin, cover * (0.15 + p.light * x * 1.4 + y * 0.25).clamp_(0, 0.8))
+        mix(at, p.dim_skin, cover * (0.15 + p.light * x * 1.4 + y * 0.25).clamp_(0, 0.8))
         cheek = 1 - ((x.abs() - 0.25).square() + (y - 0.2).square()) * 70
-        shade(at, p.lips, cover * cheek.clamp_min_(0) * p.blush)
+        mix(at, p.lips, cover * cheek.clamp_min_(0) * p.blush)
     if p.beard.any():
         full = torch.maximum(face - 0.025, above(x, -y, -0.19, 0, 1.1, 9))
-        moustache = _lens(x, y - p.mouth_y + 0.05, 0.16, -0.035, -0.01) - 0.022
+        moustache = _lens(x, y - p.mouth_y + 0.06, 0.16, -0.035, -0.01) - 0.022
         goatee = torch.minimum(moustache, _ellipse(x, y - 0.49, 0.13, 0.12))
         d = torch.where(p.goatee > 0, goatee, full)
         paint(at, "beard", p.hair * 0.85, d, p.beard)
@@ -540,8 +565,7 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     d = _blend(_ellipse(x, y - p.nose_y, p.nose_w, 0.05),
                _segment(x, y, 0, p.nose_y - p.nose_up, 0, p.nose_y, 0.02, 0.045), 0.06)
     paint(at, "nose", p.dim_skin * 0.93, d)
-    shine = _circle(x + p.light * 0.02, y - p.nose_y + 0.012, 0.022)
-    shade(at, p.skin, _coverage(shine * sheet.px) * 0.7)
+    shade(at, p.skin, _circle(x + p.light * 0.02, y - p.nose_y + 0.012, 0.022), 0.7)
     at = region(-0.3, 0.1, 0.3, 0.6)
     x, y = head_x[at], head_y[at] - p.mouth_y
     mouth = _lens(x, y, p.mouth_w, p.lip_top, p.lip_bottom)
@@ -551,21 +575,6 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         teeth = torch.maximum(mouth, y - p.lip_top - 0.055)
         paint(at, "mouth", white, teeth, p.open_mouth)
 
-    # Eyes
-    at = region(-0.4, -0.25, 0.4, 0.25)
-    x, y = head_x[at], head_y[at] - p.eye_y
-    x = torch.where(x < 0, x + p.eye_x, x - p.eye_x)
-    lid = -p.eye_h * p.lid - y
-    white_of_eye = torch.maximum(_ellipse(x, y, p.eye_w, p.eye_h), lid)
-    lash = torch.maximum(_ellipse(x, y + 0.012, p.eye_w + 0.014, p.eye_h + 0.012), lid - 0.03)
-    paint(at, "eye", black, lash, ink=True)
-    paint(at, "eye", white, white_of_eye)
-    x, y = x - p.gaze_x, y - p.gaze_y
-    iris = torch.maximum(_circle(x, y, 0.067), white_of_eye)
-    shade(at, p.iris, _coverage(iris * sheet.px))
-    paint(at, "eye", black, torch.maximum(_circle(x, y, 0.036), white_of_eye), ink=True)
-    shade(at, white, _coverage(_circle(x + 0.022, y + 0.025, 0.017) * sheet.px))
-
     # Hair before the head
     if p.hairy.any():
         at = region(-0.65, -0.8, 0.65, 0.5)
@@ -574,7 +583,7 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         d = torch.maximum(scalp, above(x, y, p.hairline, p.part, p.curve, p.sides))
         paint(at, "hair", p.hair, d, p.hairy)
         sheen = torch.maximum(_ellipse(x + p.light * 0.2, y + 0.48, 0.14, 0.03), d)
-        shade(at, white, _coverage(sheen * sheet.px) * p.hairy * 0.16)
+        shade(at, white, sheen, p.hairy * 0.16)
     if p.curly.any():
         at = region(-0.6, -0.75, 0.6, -0.1)
         x, y = head_x[at], head_y[at]
@@ -586,7 +595,7 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         at = region(-0.65, -1.0, 0.65, 0.0)
         x, y = head_x[at], head_y[at]
         shaved = torch.maximum(skull(x, y, 0), above(x, y, -0.30, 0, 1.5, 0.0))
-        shade(at, p.hair, _coverage(shaved * sheet.px) * p.mohawk * 0.4)
+        shade(at, p.hair, shaved, p.mohawk * 0.4)
         d = None
         for k in (-2, -1, 0, 1, 2):
             spike = _segment(x, y, 0.04 * k, -0.42, 0.14 * k, -0.55 - p.spike + 0.035 * k * k,
@@ -594,6 +603,20 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
             d = spike if d is None else torch.minimum(d, spike)
         paint(at, "hair", p.hair, d, p.mohawk)
 
+    # Eyes and brows: over the hair, so that no fringe hides them
+    at = region(-0.4, -0.25, 0.4, 0.25)
+    x, y = head_x[at], head_y[at] - p.eye_y
+    x = torch.where(x < 0, x + p.eye_x, x - p.eye_x)
+    lid = -p.eye_h * p.lid - y
+    white_of_eye = torch.maximum(_ellipse(x, y, p.eye_w, p.eye_h), lid)
+    lash = torch.maximum(_ellipse(x, y + 0.012, p.eye_w + 0.014, p.eye_h + 0.012), lid - 0.03)
+    paint(at, "eye", black, lash, ink=True)
+    paint(at, "eye", white, white_of_eye)
+    x, y = x - p.gaze_x, y - p.gaze_y
+    iris = torch.maximum(_circle(x, y, 0.067), white_of_eye)
+    shade(at, p.iris, iris)
+    paint(at, "eye", black, torch.maximum(_circle(x, y, 0.036), white_of_eye), ink=True)
+    shade(at, white, _circle(x + 0.022, y + 0.025, 0.017))
     at = region(-0.4, -0.3, 0.4, 0.05)
     x, y = head_x[at].abs() - p.eye_x, head_y[at] - p.eye_y + p.eye_h + p.brow_up
     d = torch.minimum(_segment(x, y, -0.09, p.brow_in, 0.02, -0.02, p.brow, p.brow),
@@ -630,7 +653,7 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         lens = _box(x - p.eye_x, y, p.lens_w, p.lens_h, torch.minimum(p.lens_w, p.lens_h) * p.round)
         bridge = _segment(x, y, 0, -0.03, p.eye_x - p.lens_w, -0.02, p.frame_w, p.frame_w)
         arm = _segment(x, y, p.eye_x + p.lens_w, -0.03, p.head + 0.04, -0.04, 0.02, 0.02)
-        shade(at, white, _coverage(lens * sheet.px) * p.glasses * 0.16)
+        shade(at, white, lens, p.glasses * 0.16)
         d = torch.minimum(lens.abs() - p.frame_w, torch.minimum(bridge, arm))
         paint(at, "glasses", p.frame, d, p.glasses, ink=True)
 
@@ -691,10 +714,13 @@ def faces(index: Index, size: int = 64, seed: int = 0,
     drawn = [w for w in want if w in shapes]
     # Of one class, most of a chunk's faces lack the same things, which are then skipped.
     order = np.argsort(label, kind="stable")
-    chunk = max(1, 2**18 // size**2)  # temporaries of 1 MB stay in the cache
-    for start in range(0, len(index) if drawn else 0, chunk):
-        rows = order[start:start + chunk]
+
+    def draw(part: slice) -> None:
+        rows = order[part]
         lots = SimpleNamespace(**{name: _planes(value[rows]) for name, value in p.items()})
         for name, picture in _draw_faces(lots, x, y, drawn).items():
             out[name][torch.from_numpy(rows)] = picture
+
+    if drawn:
+        _in_chunks(draw, len(index), 2**17 // size**2)
     return out

@@ -20,6 +20,7 @@ import io
 import itertools
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +74,8 @@ NAMES = [*BUILTIN, *TORCHVISION, "celeba", *LSUN]
 
 def fail(message: str) -> NoReturn:
     """Ends the program over a user's mistake: one line on stderr, exit code 2."""
+    if sys.stderr.isatty():
+        print(file=sys.stderr)  # below a status line that is still open
     print("error:", message.replace("\n", " "), file=sys.stderr)
     raise SystemExit(2)
 
@@ -231,20 +234,26 @@ def _field(drawn, name):
     return x.int() if name == "label_map" else x.float() if name == "attributes" else x
 
 
+_LMDB = threading.Lock()
+
+
+@contextmanager
+def _entries(folder: str) -> Iterator:
+    """A database, opened for a moment: one process may open it only once, and not across a fork."""
+    import lmdb  # here, for only LSUN needs it
+    with _LMDB, lmdb.open(folder, readonly=True, lock=False, readahead=False) as database:
+        with database.begin() as entries:
+            yield entries
+
+
 def _read_lmdb(folder, keys, size, rows):
+    with _entries(folder) as entries:
+        files = [io.BytesIO(entries.get(keys[row])) for row in rows]
     pictures = []
-    with _open_lmdb(folder, os.getpid()).begin() as entries:
-        for row in rows:
-            with _blame(f"{folder}, entry {keys[row]}"):
-                pictures.append(read_image(io.BytesIO(entries.get(keys[row])), size))
+    for row, file in zip(rows, files, strict=True):
+        with _blame(f"{folder}, entry {keys[row]}"):
+            pictures.append(read_image(file, size))
     return torch.stack(pictures),
-
-
-@lru_cache
-def _open_lmdb(folder, pid):
-    """pid: an environment must not be used across a fork."""
-    import lmdb
-    return lmdb.open(folder, readonly=True, lock=False, readahead=False)
 
 
 def _read_crops(whole, size, places):
@@ -420,7 +429,7 @@ def _lsun(name: str, size: int, root: Path, split: str) -> _Found:
         fail(f"{folder}: looked for the database of {name}: get "
              f"http://dl.yf.io/lsun/scenes/{database}.zip and unpack it into {root}")
     try:
-        with _open_lmdb(str(folder), os.getpid()).begin() as entries:
+        with _entries(str(folder)) as entries:
             keys = list(entries.cursor().iternext(keys=True, values=False))
     except ImportError:
         fail(f"{name} needs the package lmdb: pip install lmdb")

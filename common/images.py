@@ -273,7 +273,8 @@ def _panel(x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> Image.Image:
                 points = [tuple(point) for point in points.clip(-1e5, 1e5)]
                 pen.line(points, colour, 3, joint="curve")
                 if len(points) == 1:  # the line of one point is invisible
-                    pen.circle(points[0], 5, colour)
+                    (px, py), = points
+                    pen.ellipse((px - 5, py - 5, px + 5, py + 5), colour)
         draw.line([(place, top // 2), (place + 36, top // 2)], colour, 6)
         draw.text((place + 48, top // 2), name, "black", font, anchor="lm")
         place += 48 + int(font.getlength(name)) + 44

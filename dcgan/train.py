@@ -11,6 +11,7 @@ normalisation, built by five rules (model.py) under which the same game trains o
 """
 import argparse
 import io
+import math
 import os
 import signal
 import sys
@@ -36,10 +37,14 @@ PAPER = dict(          # --paper
 )
 
 
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return int(text)
+def number(kind: type, low: float, high: float = math.inf):
+    """An argparse type: an int or float in [low, high)."""
+    def parse(text: str):
+        if not low <= kind(text) < high:
+            raise argparse.ArgumentTypeError(f"{text} is not in [{low}, {high})")
+        return kind(text)
+    parse.__name__ = kind.__name__  # for argparse's own message
+    return parse
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -52,17 +57,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data-root", default=str(ROOT / "data"), help="where downloaded sets are kept")
     add("--out", default="runs/dcgan", help="the folder of this run")
     add("--size", type=int, default=32, choices=(8, 16, 32, 64, 128, 256), help="paper: 64 [4.1]")
-    add("--width", type=positive, default=64, help="channels at the image; paper: 128 [Fig. 1]")
-    add("--z-dim", type=positive, default=100, help="length of z [Fig. 1]")
-    add("--batch-size", type=positive, default=64, help="images per step; paper: 128 [Sec. 4]")
-    add("--lr", type=float, default=2e-4, help="Adam's learning rate [Sec. 4]")
-    add("--beta1", type=float, default=0.5, help="Adam's beta1 [Sec. 4]")
-    add("--steps", type=positive, default=2500, help="updates of G; paper: 5 epochs [Fig. 3]")
-    add("--log-every", type=positive, default=25, help="steps between rows of log.csv")
-    add("--sample-every", type=positive, default=100, help="steps between sample grids")
-    add("--save-every", type=positive, default=250, help="steps between checkpoints")
-    add("--workers", type=int, default=4, help="processes that read a set too large for memory")
-    add("--seed", type=int, default=0, help="of weights, noise and the order of the images")
+    add("--width", type=number(int, 1), default=64, help="channels at the image; 128 [Fig. 1]")
+    add("--z-dim", type=number(int, 1), default=100, help="length of z [Fig. 1]")
+    add("--batch-size", type=number(int, 1), default=64, help="images a step; 128 [Sec. 4]")
+    add("--lr", type=number(float, 0), default=2e-4, help="Adam's learning rate [Sec. 4]")
+    add("--beta1", type=number(float, 0, 1), default=0.5, help="Adam's beta1 [Sec. 4]")
+    add("--steps", type=number(int, 1), default=2500, help="updates of G; paper: 5 epochs [Fig. 3]")
+    add("--log-every", type=number(int, 1), default=25, help="steps between rows of log.csv")
+    add("--sample-every", type=number(int, 1), default=100, help="steps between sample grids")
+    add("--save-every", type=number(int, 1), default=250, help="steps between checkpoints")
+    add("--workers", type=number(int, 0), default=4, help="readers of a set too large to keep")
+    add("--seed", type=number(int, 0), default=0, help="of weights, noise and the data's order")
     add("--device", default=str(torch.accelerator.current_accelerator())
         if torch.accelerator.is_available() else "cpu", help="cuda, mps or cpu")
     add("--skip-bad", action="store_true", help="leave unreadable images out, do not stop")
@@ -117,7 +122,7 @@ def save_checkpoint(path: Path, ckpt: dict) -> None:
 def show(line: str) -> None:
     """A status line: rewritten in place on a terminal, one below the other in a file."""
     tty = sys.stdout.isatty()
-    print(f"\r{line:<110}" if tty else line, end="" if tty else "\n", flush=True)
+    print(f"\r\x1b[K{line}" if tty else line, end="" if tty else "\n", flush=True)
 
 
 def check_finite(step: int, ckpt: Path, **terms: torch.Tensor) -> None:
@@ -235,10 +240,10 @@ def train(args: argparse.Namespace) -> None:
         if step % args.save_every == 0 or step == args.steps or stop:
             save(step, loss_d=loss_d, loss_g=loss_g)
         if stop:
-            show(f"stopped after step {step}; --resume goes on")
+            print(f"\nstopped after step {step}: --resume goes on")
             sys.exit(128 + stop[0])
     save_gif(out / "samples.gif", sorted((out / "samples").glob("*.png")))
-    show(f"done: step {max(first - 1, args.steps)}, see {out}/samples.gif, dcgan/sample.py")
+    print(f"\ndone: step {max(first - 1, args.steps)}; see {out}/samples.gif, then dcgan/sample.py")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ at the same time to tell its samples from the data.
 """
 import argparse
 import io
+import math
 import os
 import signal
 import sys
@@ -35,10 +36,14 @@ PAPER = dict(          # --paper
 )
 
 
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return int(text)
+def number(kind: type, low: float, high: float = math.inf):
+    """An argparse type: an int or float in [low, high)."""
+    def parse(text: str):
+        if not low <= kind(text) < high:
+            raise argparse.ArgumentTypeError(f"{text} is not in [{low}, {high})")
+        return kind(text)
+    parse.__name__ = kind.__name__  # for argparse's own message
+    return parse
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,21 +56,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data-root", default=str(ROOT / "data"), help="where downloaded sets are kept")
     add("--out", default="runs/gan", help="the folder of this run")
     add("--size", type=int, default=28, choices=(16, 28, 32, 48, 64), help="28 is MNIST's [Sec. 5]")
-    add("--width", type=positive, default=1200, help="units of G's layers [authors' code]")
-    add("--units", type=positive, default=240, help="units of D's maxout layers [authors' code]")
-    add("--pieces", type=positive, default=5, help="linear pieces of a maxout unit [authors' code]")
-    add("--z-dim", type=positive, default=100, help="length of z [authors' code]")
-    add("--batch-size", type=positive, default=100, help="m [Alg. 1; 100: authors' code]")
-    add("--k", type=positive, default=1, help="updates of D per update of G [Alg. 1]")
+    add("--width", type=number(int, 1), default=1200, help="units of G's layers [authors' code]")
+    add("--units", type=number(int, 1), default=240, help="D's maxout units [authors' code]")
+    add("--pieces", type=number(int, 1), default=5, help="pieces of a maxout unit [authors' code]")
+    add("--z-dim", type=number(int, 1), default=100, help="length of z [authors' code]")
+    add("--batch-size", type=number(int, 1), default=100, help="m [Alg. 1; 100: authors' code]")
+    add("--k", type=number(int, 1), default=1, help="updates of D per update of G [Alg. 1]")
     add("--saturating", action="store_true", help="G descends log(1 - D(G(z))) [Alg. 1], which the "
         "paper itself gives up for -log D(G(z)) [Sec. 3]")
-    add("--lr", type=float, default=0.1, help="SGD's initial learning rate [authors' code]")
-    add("--steps", type=positive, default=6000, help="updates of G; MNIST has 500 k to an epoch")
-    add("--log-every", type=positive, default=100, help="steps between rows of log.csv")
-    add("--sample-every", type=positive, default=250, help="steps between sample grids")
-    add("--save-every", type=positive, default=1000, help="steps between checkpoints")
-    add("--workers", type=int, default=4, help="processes that read a set too large for memory")
-    add("--seed", type=int, default=0, help="of weights, noise and the order of the images")
+    add("--lr", type=number(float, 0), default=0.1, help="SGD's first learning rate [authors' code]")
+    add("--steps", type=number(int, 1), default=6000, help="updates of G; 500 are MNIST's epoch")
+    add("--log-every", type=number(int, 1), default=100, help="steps between rows of log.csv")
+    add("--sample-every", type=number(int, 1), default=250, help="steps between sample grids")
+    add("--save-every", type=number(int, 1), default=1000, help="steps between checkpoints")
+    add("--workers", type=number(int, 0), default=4, help="readers of a set too large to keep")
+    add("--seed", type=number(int, 0), default=0, help="of weights, noise and the data's order")
     add("--device", default=str(torch.accelerator.current_accelerator())
         if torch.accelerator.is_available() else "cpu", help="cuda, mps or cpu")
     add("--skip-bad", action="store_true", help="leave unreadable images out, do not stop")
@@ -120,7 +125,7 @@ def save_checkpoint(path: Path, ckpt: dict) -> None:
 def show(line: str) -> None:
     """A status line: rewritten in place on a terminal, one below the other in a file."""
     tty = sys.stdout.isatty()
-    print(f"\r{line:<110}" if tty else line, end="" if tty else "\n", flush=True)
+    print(f"\r\x1b[K{line}" if tty else line, end="" if tty else "\n", flush=True)
 
 
 def check_finite(step: int, ckpt: Path, **terms: torch.Tensor) -> None:
@@ -250,10 +255,10 @@ def train(args: argparse.Namespace) -> None:
         if step % args.save_every == 0 or step == args.steps or stop:
             save(step, loss_d=loss_d, loss_g=loss_g)
         if stop:
-            show(f"stopped after step {step}; --resume goes on")
+            print(f"\nstopped after step {step}: --resume goes on")
             sys.exit(128 + stop[0])
     save_gif(out / "samples.gif", sorted((out / "samples").glob("*.png")))
-    show(f"done: step {max(first - 1, args.steps)}, see {out}/samples.gif, gan/sample.py")
+    print(f"\ndone: step {max(first - 1, args.steps)}; see {out}/samples.gif, then gan/sample.py")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,314 @@
+"""How fast: drawing, reading, streaming, and the training loop of every paper. Run by hand.
+
+    python tests/benchmark.py                       all of it, some minutes on two cores
+    python tests/benchmark.py drawing stream gan    a choice: drawing, folders, stream, any paper
+
+Each line is one measurement: what, the value, the target where there is one, ok or MISSED. The
+machine should be idle. Of a paper, at the setting of its bare command:
+- start: from the start of the process to the report of step 1, so one step is in it;
+- ms per step: over the loop of train() as it is, from step 11 on, for as many steps as its log,
+  sample and save intervals need to come round together (or --steps of them);
+- not the network: the share of that time inside reading a batch, seeding, status line, log,
+  sample grids, curves and checkpoints, timed call by call. Not inside: random z, losses,
+  optimisers, which are the paper's step. A GPU is waited for around each of these calls, so there
+  the share is an upper bound: what overlaps in truth is counted;
+- memory: the process's peak, with the data set; its growth from step 101 (later, where that is
+  among the first tenth of the loop) to the end.
+With a CUDA device each paper follows again at --paper's scale, on its built-in data.
+"""
+import argparse
+import builtins
+import contextlib
+import importlib
+import io
+import math
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image, JpegImagePlugin
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(1, str(ROOT))
+from common import builtin  # noqa: E402
+from common import data as common_data  # noqa: E402
+from common.data import Data, fail, load_images  # noqa: E402
+
+PAPERS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
+DEVICE = torch.device(torch.accelerator.current_accelerator()
+                      if torch.accelerator.is_available() else "cpu")
+WARM_UP = 10      # steps: allocators, thread pools and cuDNN settle
+FLAT = 16         # MiB by which an allocator may breathe; a leak of one image a step is more
+# What a loop calls besides its networks, by kind. A train.py that lacks a name is not asked for it.
+OVERHEAD = {"check_finite": "checkpoint", "parameters_to_vector": "checkpoint",
+            "save_checkpoint": "checkpoint", "sample": "pictures", "save_grid": "pictures",
+            "save_curves": "pictures", "show": "report", "open": "report", "print": "report"}
+
+
+def row(what: str, value: float, unit: str, target: float | None = None, least: bool = False,
+        note: str = "") -> None:
+    """One line; `target` is the most that `value` may be, or, if `least`, the least."""
+    line = f"  {what:<46}{value:>10,.{1 if value < 1000 else 0}f} {unit:<10}"
+    if target is not None:
+        ok = value >= target if least else value <= target
+        line += f"{'>=' if least else '<='} {target:<5g} {'ok' if ok else 'MISSED'}"
+    print(f"{line}  {note}".rstrip(), flush=True)
+
+
+def seconds(f, *args, **kwargs) -> float:
+    """How long a call takes, its own report kept off the table."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        began = time.perf_counter()
+        f(*args, **kwargs)
+        return time.perf_counter() - began
+
+
+# Data
+
+def drawing() -> None:
+    print("drawing: load_images, in parallel")
+    row("10,000 digits at 32 px", seconds(load_images, "digits", 32), "s", 5)
+    row("10,000 faces at 64 px", seconds(load_images, "faces", 64), "s", 20)
+
+
+def write_jpegs(folder: Path, n: int, size: int) -> None:
+    """n drawn faces. Large ones are 256 px enlarged, and all have a camera's grain: without it a
+    drawing is decoded faster than a photo."""
+    rng = np.random.default_rng(0)
+    for first in range(0, n, 500):
+        drawn = builtin.faces(range(first, min(first + 500, n)), min(size, 256))["image"]
+        for i, x in enumerate(drawn.permute(0, 2, 3, 1).numpy(), first):
+            x = np.asarray(Image.fromarray(x).resize((size, size), Image.Resampling.BICUBIC))
+            grain = rng.standard_normal((size, size, 1), np.float32) * 4
+            Image.fromarray((x + grain).clip(0, 255).astype("u1")).save(
+                folder / f"{i:05d}.jpg", quality=90)
+
+
+def folders() -> None:
+    print("folders: load_images of JPEGs at 64 px")
+    with TemporaryDirectory() as folder:
+        write_jpegs(Path(folder), 5000, 64)
+        row("5,000 of 64 px", seconds(load_images, folder, 64), "s", 6)
+    with TemporaryDirectory() as folder:
+        write_jpegs(Path(folder), 60, 2048)
+        fast = seconds(load_images, folder, 64)
+        draft = JpegImagePlugin.JpegImageFile.draft
+        JpegImagePlugin.JpegImageFile.draft = lambda self, mode, size: None
+        try:
+            full = seconds(load_images, folder, 64)
+        finally:
+            JpegImagePlugin.JpegImageFile.draft = draft
+    row("60 of 2048 px", fast, "s")
+    row("  all pixels decoded", full, "s")
+    row("  as many times slower", full / fast, "times", 3, least=True)
+
+
+def stream() -> None:
+    print(f"stream: batches of 64 at 64 px, on {DEVICE}")
+    with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        write_jpegs(Path(folder), 2000, 64)
+        limit = common_data.RESIDENT_BYTES
+        common_data.RESIDENT_BYTES = 0
+        try:
+            streamed = load_images(folder, 64, device=DEVICE)
+        finally:
+            common_data.RESIDENT_BYTES = limit
+        sets = [("resident", load_images(folder, 64, device=DEVICE), 0, 2000),
+                ("streamed from files, 0 workers", streamed, 0, 100),
+                ("streamed from files, 2 workers", streamed, 2, 200)]
+        times = []
+        for name, data, workers, n in sets:
+            data.workers = workers
+            batches = data.batches(64, seed=0)
+            for _ in islice(batches, 20):  # workers start, and fill their queue
+                pass
+            took = seconds(lambda stream, n: [x.sum() for x in islice(stream, n)][-1].item(),
+                           batches, n)  # .item() waits for a GPU
+            times.append((name, took / n * 1e6))
+    for name, microseconds in times:
+        row(name, microseconds, "us/batch")
+
+
+# A paper's training loop
+
+def memory() -> tuple[float, float]:
+    """MiB of this process: now, and at the peak. Not getrusage's peak, which on Linux starts with
+    that of the parent process."""
+    try:
+        status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+        return tuple(int(status[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
+    except OSError:  # no Linux: the peak alone is known, and a leak shows in it too
+        import resource
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return (peak / 2**20,) * 2  # bytes on macOS
+
+
+class Enough(Exception):
+    """Ends a loop that has been watched for long enough."""
+
+
+class Watch:
+    """Follows train() from inside: counts its steps, and times what is not the network.
+
+    A step begins with torch.manual_seed (house rule), the loop with the first Data.batches.
+    """
+
+    def __init__(self, steps: int):
+        self.last = WARM_UP + steps
+        self.spent: Counter = Counter()  # kind -> seconds since the warm-up
+        self.step = self.depth = 0
+        self.looping, self.first_picture, self.memory = False, None, None
+
+    def timed(self, kind: str, f):
+        def call(*args, **kwargs):
+            if self.depth:  # show() prints: its time is show()'s
+                return f(*args, **kwargs)
+            self.depth += 1
+            began = self.now()
+            try:
+                return f(*args, **kwargs)
+            finally:
+                ended = self.now()
+                self.spent[kind] += ended - began
+                self.depth -= 1
+                if f.__name__ == "save_grid" and self.first_picture is None:
+                    self.first_picture = time.time()
+        return call
+
+    def now(self) -> float:
+        if DEVICE.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter()
+
+    def attach(self, train) -> None:
+        for name, kind in OVERHEAD.items():
+            f = getattr(train, name, None) or getattr(builtins, name, None)
+            if f:
+                setattr(train, name, self.timed(kind, f))
+        batches, seed = Data.batches, self.timed("seeding", torch.manual_seed)
+
+        def timed_batches(data, *args, **kwargs):
+            self.looping = True
+            stream = batches(data, *args, **kwargs)
+            return iter(self.timed("data", stream.__next__), None)  # endless: no batch is None
+
+        def manual_seed(number):
+            if self.looping:
+                self.begin_step()
+            return seed(number)
+
+        Data.batches, torch.manual_seed = timed_batches, manual_seed
+
+    def begin_step(self) -> None:
+        self.step += 1
+        if self.step == WARM_UP + 1:
+            self.spent.clear()
+            self.began = self.now()
+        if self.step == min(101, WARM_UP + 1 + self.last // 10):
+            self.memory = memory()[0]
+        if self.step == self.last + 1:
+            self.ended = self.now()
+            raise Enough
+
+
+def loop(paper: str, argv: list[str], steps: int | None, started: float) -> dict:
+    """Runs a paper's train(args) for a while, in a process of its own for the sake of memory."""
+    sys.path.insert(0, str(ROOT / paper))  # as when the script is run
+    train = importlib.import_module("train")
+    with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        args = train.parse_args([*argv, "--out", str(Path(folder, "run"))])
+        intervals = [v for k, v in vars(args).items() if k.endswith("_every")]
+        steps = steps or min(math.lcm(*intervals), max(args.steps - WARM_UP, 1))
+        n_run, args.steps = args.steps, max(args.steps, WARM_UP + steps + 1)
+        watch = Watch(steps)
+        watch.attach(train)
+        with contextlib.suppress(Enough):
+            train.train(args)
+        now, peak = memory()
+        cuda = torch.cuda.max_memory_allocated() / 2**20 if DEVICE.type == "cuda" else None
+    took = watch.ended - watch.began
+    return {"steps": steps, "ms": took / steps * 1000, "images": steps * args.batch_size / took,
+            "share": {kind: spent / took * 100 for kind, spent in watch.spent.items()},
+            "picture": watch.first_picture and watch.first_picture - started,
+            "minutes": took / steps * n_run / 60, "n_run": n_run, "peak": peak,
+            "growth": now - watch.memory, "cuda": cuda, "data": args.data,
+            "setting": f"{args.data} at {args.size} px, batches of {args.batch_size}"}
+
+
+def start_up(paper: str, argv: list[str]) -> float:
+    """Seconds from the start of the process to its report of the first step."""
+    with TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        with subprocess.Popen(
+                [sys.executable, str(ROOT / paper / "train.py"), "--steps", "1", "--log-every", "1",
+                 "--out", str(Path(folder, "run")), *argv], stdout=subprocess.PIPE, text=True,
+                cwd=folder) as process:
+            for line in process.stdout:
+                if line.startswith("step 1/"):
+                    took = time.perf_counter() - began
+            if process.wait():
+                fail(f"{paper}/train.py {' '.join(argv)} ended with code {process.returncode}")
+    return took
+
+
+def measure(paper: str, argv: list[str], steps: int | None) -> str:
+    """Prints a paper's lines; returns the data set it ran on."""
+    bare = not argv  # the targets of time are those of the bare command
+    start = start_up(paper, argv)
+    # spawn, not fork: the child must own no memory of ours, and no CUDA context
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        seen = pool.submit(loop, paper, argv, steps, time.time()).result()
+    share = sorted(seen["share"].items(), key=lambda item: -item[1])
+    print(f"{' '.join([paper, *argv])}: {seen['setting']}, steps {WARM_UP + 1}.."
+          f"{WARM_UP + seen['steps']}")
+    row("start to the first step", start, "s", 12 if bare else None)
+    if seen["picture"]:
+        row("start to the first picture", seen["picture"], "s", 30 if bare else None)
+    row("training step", seen["ms"], "ms")
+    row("speed", seen["images"], "images/s")
+    row(f"the whole run of {seen['n_run']:,} steps, at this speed", seen["minutes"], "min",
+        10 if bare else None)
+    row("not the network", sum(seen["share"].values()), "%", 5,
+        note="(" + ", ".join(f"{kind} {part:.2f}" for kind, part in share) + ")")
+    row("peak memory", seen["peak"], "MiB")
+    if seen["cuda"] is not None:
+        row("peak memory of tensors on the GPU", seen["cuda"], "MiB")
+    row("growth of memory", seen["growth"], "MiB", FLAT)
+    return seen["data"]
+
+
+def main() -> None:
+    groups = {"drawing": drawing, "folders": folders, "stream": stream}
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    p.error = fail
+    p.add_argument("names", nargs="*", help=f"of {', '.join([*groups, *PAPERS])}; default: all")
+    p.add_argument("--steps", type=int, help="how many steps of a loop, to be quick")
+    args = p.parse_args()
+    unknown = set(args.names) - {*groups, *PAPERS}
+    if unknown:
+        fail(f"{', '.join(sorted(unknown))}: the names are {', '.join([*groups, *PAPERS])}")
+    cuda = f" ({torch.cuda.get_device_name()})" if DEVICE.type == "cuda" else ""
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, "
+          f"{torch.get_num_threads()} threads, {DEVICE}{cuda}", flush=True)
+    for name, group in groups.items():
+        if not args.names or name in args.names:
+            group()
+    for paper in PAPERS:
+        if not args.names or paper in args.names:
+            data = measure(paper, [], args.steps)
+            if DEVICE.type == "cuda":
+                measure(paper, ["--paper", "--data", data], args.steps or 100)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""What the tests of all papers share: loading a folder's files, and running its scripts tiny."""
+import argparse
+import ast
+import contextlib
+import importlib.util
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from unittest import mock
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; here see below
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from common import data  # noqa: E402
+
+PAPERS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
+FEW = {"train": 64, "test": 32}  # built-in pictures in a tiny run: the paper's code, quickly fed
+FORK = None  # starts processes in which torch is already imported
+if "forkserver" in multiprocessing.get_all_start_methods():
+    FORK = multiprocessing.get_context("forkserver")
+    FORK.set_forkserver_preload(["torch", "torchvision", "common.data", "common.images"])
+torch.set_num_threads(1)  # tensors are tiny, and the bits must not depend on the machine
+
+
+def pytest_configure(config):
+    for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning"):
+        config.addinivalue_line("filterwarnings", f"error::{kind}")
+
+
+# Importing and running a paper's files
+
+@contextlib.contextmanager
+def importing(folder: Path) -> Iterator[None]:
+    """As Python sees a script of this folder: its own `model`, not that of the paper before."""
+    path = sys.path[:]
+    sys.modules.pop("model", None)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        sys.modules.pop("model", None)
+
+
+def load(paper: str, module: str) -> ModuleType:
+    """A folder's model, train or sample, under a name of its own."""
+    name = f"{paper}_{module}"
+    spec = importlib.util.spec_from_file_location(name, ROOT / paper / f"{module}.py")
+    sys.modules[name] = loaded = importlib.util.module_from_spec(spec)
+    with importing(ROOT / paper):
+        spec.loader.exec_module(loaded)
+    return loaded
+
+
+def main(paper: str, *args, script: str = "train.py") -> int:
+    """`python paper/script args` in this process, with its `__main__` part; the exit code."""
+    path = str(ROOT / paper / script)
+    with importing(ROOT / paper), mock.patch.object(sys, "argv", [path, *map(str, args)]):
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as e:
+            return e.code or 0
+    return 0
+
+
+def run(paper: str, *args, cwd: Path, script: str = "train.py", root: Path = ROOT,
+        **options) -> subprocess.CompletedProcess:
+    """The same in a process of its own, from the folder `cwd`, with deprecations as errors."""
+    rules = [f"-Werror::{kind}" for kind in ("DeprecationWarning", "FutureWarning")]
+    command = [sys.executable, "-B", *rules, root / paper / script, *args]
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(list(map(str, command)), cwd=cwd, env=env, text=True,
+                          capture_output=True, timeout=300, **options)
+
+
+def start(paper: str, *args) -> multiprocessing.Process:
+    """`main` in a process that can be killed; it is running when this returns."""
+    process = FORK.Process(target=_main_alone, args=(paper, *map(str, args)))
+    process.start()
+    return process
+
+
+def _main_alone(paper: str, *args: str) -> None:
+    torch.set_num_threads(1)
+    data.N_BUILTIN.update(FEW)
+    with open(os.devnull, "w") as sys.stdout:
+        sys.exit(main(paper, *args))
+
+
+def parser(paper: str, script: str = "train") -> argparse.ArgumentParser:
+    """The script's own, caught at the moment of its use."""
+    caught = []
+
+    def catch(self, *args, **kwargs):
+        caught.append(self)
+        raise SystemExit
+
+    module = load(paper, script)
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", catch):
+        with contextlib.suppress(SystemExit):
+            module.parse_args([]) if script == "train" else module.main([])
+    return caught[0]
+
+
+def smallest(paper: str) -> int:
+    """Of the legal values of --size."""
+    return min(parser(paper)._option_string_actions["--size"].choices)
+
+
+def tiny(paper: str, out: Path, *more) -> list[str]:
+    """Flags of a run of 8 steps; `more` goes last and so overrides."""
+    flags = ["--batch-size", 4, "--size", smallest(paper), "--steps", 8, "--log-every", 1,
+             "--sample-every", 2, "--save-every", 2, "--out", out, "--seed", 0, "--device", "cpu"]
+    return list(map(str, [*flags, *more]))
+
+
+@pytest.fixture(scope="module")
+def small_data():
+    """Built-in sets of few pictures, as they take seconds to draw."""
+    with mock.patch.dict(data.N_BUILTIN, FEW), mock.patch.object(data, "N_CROPPED", FEW["train"]):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def same_signals():
+    """train() takes over Ctrl-C and SIGTERM."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+# A folder of the kind of images that a paper trains on
+
+SUBFOLDERS = {"load_images": ["."], "load_attributes": ["."], "load_crops": ["."],
+              "load_labelled": ["one", "two"], "load_pairs": ["A", "B"],
+              "load_unpaired": ["trainA", "trainB"], "load_label_maps": ["train_img", "train_label"]}
+
+
+def write_data(paper: str, folder: Path, n: int) -> list[Path]:
+    """n photos (per sub-folder) for this paper's --data; returns the files of the first one."""
+    tree = ast.parse((ROOT / paper / "train.py").read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+             for alias in node.names}
+    pixels = np.random.default_rng(0).integers(256, size=(n, 2 * smallest(paper), 80, 3), dtype="u1")
+    subfolders = SUBFOLDERS[next(name for name in SUBFOLDERS if name in names)]
+    for sub in subfolders:
+        (folder / sub).mkdir(parents=True)
+        for i, a in enumerate(pixels):
+            if sub.endswith("label"):
+                Image.fromarray(a[..., 0] // 128).save(folder / sub / f"{i}.png")
+            else:
+                Image.fromarray(a).save(folder / sub / f"{i}.jpg", quality=95)
+    rows = "".join(f"{i}.jpg,{i % 2}\n" for i in range(n))
+    (folder / "attributes.csv").write_text("file,odd\n" + rows)
+    return sorted((folder / subfolders[0]).glob("*.jpg"))
+
+
+# What a run does, step by step
+
+class Watch:
+    """Records, while train() runs, every training pass through G and D and every optimiser step.
+
+    events: objects with `what`, "G" or "D" for a pass (its input x, output y, the network's mode
+    and weights), or "step" (moved and fresh: the networks whose weights it changed, and whose
+    gradients are new since the step before; group: the optimiser's settings).
+    """
+
+    def __init__(self, monkeypatch, module: ModuleType, optimiser: type[torch.optim.Optimizer]):
+        self.nets, self.events, self.grads = {}, [], {}
+        for name, kind in (("G", "Generator"), ("D", "Discriminator")):
+            self._wrap(monkeypatch, module, name, kind)
+        step = optimiser.step
+        monkeypatch.setattr(optimiser, "step", lambda opt, *args: self._step(opt, step))
+
+    def _wrap(self, monkeypatch, module, name, kind):
+        build = getattr(module, kind)
+
+        def built(*args, **kwargs):
+            self.nets[name] = net = build(*args, **kwargs)
+            net.register_forward_hook(lambda net, x, y: self._passed(name, net, x[0], y))
+            return net
+
+        monkeypatch.setattr(module, kind, built)
+
+    def _passed(self, name, net, x, y):
+        if torch.is_grad_enabled():  # sampling is no training
+            self.events.append(SimpleNamespace(
+                what=name, x=x.detach().clone(), y=y.detach().clone(), training=net.training,
+                weights=_copies(net)))
+
+    def _step(self, opt, step):
+        grads = {name: _copies(net, grads=True) for name, net in self.nets.items()}
+        before = {name: _copies(net) for name, net in self.nets.items()}
+        step(opt)
+        self.events.append(SimpleNamespace(
+            what="step", group={k: v for k, v in opt.param_groups[0].items() if k != "params"},
+            moved={k for k, net in self.nets.items() if not _same(before[k], _copies(net))},
+            fresh={k for k in grads if not _same(grads[k], self.grads.get(k, [None]))}))
+        self.grads = grads
+
+    def all(self, what: str) -> list[SimpleNamespace]:
+        return [event for event in self.events if event.what == what]
+
+    def order(self) -> str:
+        """The events as a line: G D D step(D) ..."""
+        return " ".join(e.what if e.what != "step" else f"step({','.join(sorted(e.moved))})"
+                        for e in self.events)
+
+
+def _copies(net, grads: bool = False) -> list[torch.Tensor | None]:
+    parts = [p.grad if grads else p for p in net.parameters()]
+    return [p if p is None else p.detach().clone() for p in parts]
+
+
+def _same(a, b) -> bool:
+    if all(p is None for p in (*a, *b)):
+        return True
+    return len(a) == len(b) and all(
+        p is q or (p is not None and q is not None and torch.equal(p, q))
+        for p, q in zip(a, b, strict=True))
+
+
+def n_parameters(net: torch.nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())

@@ -1,0 +1,505 @@
+"""What every paper's folder promises. New folders are found by themselves."""
+import ast
+import errno
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from conftest import (
+    FEW,
+    FORK,
+    PAPERS,
+    ROOT,
+    importing,
+    load,
+    main,
+    parser,
+    run,
+    smallest,
+    start,
+    tiny,
+    write_data,
+)
+from PIL import Image
+
+pytestmark = pytest.mark.usefixtures("small_data")
+FLAGS = """--data --data-root --out --size --batch-size --lr --steps --log-every --sample-every
+           --save-every --workers --seed --device --skip-bad --paper --resume""".split()
+SCRIPTS = ("train", "sample")
+
+
+@pytest.fixture(scope="module", params=PAPERS)
+def paper(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def done(paper, small_data, tmp_path_factory):
+    """A finished run of 8 steps and its duration. Tests copy it, none changes it."""
+    out = tmp_path_factory.mktemp(paper) / "run"
+    began = time.monotonic()
+    assert main(paper, *tiny(paper, out)) == 0
+    return SimpleNamespace(out=out, ckpt=out / "ckpt.pt", seconds=time.monotonic() - began)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refuse(place, capfd):
+    """Checks that a command ends in one line and code 2 and leaves no trace; returns the line."""
+    def check(paper, *args, script="train.py"):
+        before = contents(place)
+        capfd.readouterr()
+        code, err = main(paper, *args, script=script), capfd.readouterr().err
+        assert code == 2 and one_error(err)
+        assert contents(place) == before
+        return err
+    return check
+
+
+def one_error(err: str) -> bool:
+    return err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+
+
+def contents(folder: Path) -> dict[str, tuple]:
+    """Of every path below: the time of its last change, and its bytes."""
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.is_file()
+            and path.read_bytes()) for path in sorted(folder.rglob("*"))}
+
+
+def equal(a, b) -> bool:
+    """Bit for bit, over nested dicts and lists with tensors in them."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return (isinstance(b, dict) and a.keys() == b.keys()
+                and all(equal(a[k], b[k]) for k in a))
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
+    return type(a) is type(b) and a == b
+
+
+def leaves(x) -> list:
+    if isinstance(x, (dict, list, tuple)):
+        return [leaf for part in (x.values() if isinstance(x, dict) else x)
+                for leaf in leaves(part)]
+    return [x]
+
+
+def read(ckpt: Path) -> dict:
+    return torch.load(ckpt, weights_only=True)
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """The checkpoints hold the same numbers, all other files are the same, byte for byte."""
+    one, other = read(a / "ckpt.pt"), read(b / "ckpt.pt")
+    assert one.keys() == other.keys()
+    assert [k for k in one if not equal(one[k], other[k])] == []
+    files = [{str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*")
+              if path.is_file() and path.name != "ckpt.pt"} for out in (a, b)]
+    assert files[0].keys() == files[1].keys()
+    assert [name for name in files[0] if files[0][name] != files[1][name]] == []
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as im:
+        return np.asarray(im).astype(int)
+
+
+# The folder
+
+def test_files(paper):
+    for name in ("model.py", "train.py", "sample.py", "README.md", "samples.png",
+                 f"../tests/test_{paper}.py"):
+        assert (ROOT / paper / name).is_file(), name
+    assert pixels(ROOT / paper / "samples.png").std() > 10
+    assert not (ROOT / paper / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("module, others", [
+    ("model", {"torch"}),
+    ("train", {"torch", "torchvision", "numpy", "PIL", "common", "model"}),
+    ("sample", {"torch", "torchvision", "numpy", "PIL", "common", "model"})])
+def test_imports(paper, module, others):
+    tree = ast.parse((ROOT / paper / f"{module}.py").read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+             for alias in node.names}
+    names |= {"." * node.level + (node.module or "") for node in ast.walk(tree)
+              if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in names} <= others | sys.stdlib_module_names
+
+
+def test_model_builds_alone(paper, place):
+    shutil.copy(ROOT / paper / "model.py", place / "model.py")
+    with importing(place), mock.patch.dict(sys.modules, {"common": None, "torchvision": None}):
+        import model
+    assert hasattr(model, "Generator")
+    assert hasattr(model, "Discriminator") or hasattr(model, "Critic")
+    with torch.device("meta"):  # the paper's setting, in no memory
+        nets = [getattr(model, name)() for name in ("Generator", "Discriminator", "Critic")
+                if hasattr(model, name)]
+    assert all(len(list(net.parameters())) for net in nets)
+
+
+@pytest.mark.parametrize("module", ["model", "train", "sample"])
+def test_import_has_no_side_effects(paper, module, place, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["nobody", "--reads", "this"])
+    monkeypatch.setattr(socket, "socket", mock.Mock(side_effect=AssertionError("network")))
+    tree, rng, handler = contents(place), torch.get_rng_state(), signal.getsignal(signal.SIGINT)
+    threads = torch.get_num_threads()
+    load(paper, module)
+    assert contents(place) == tree and torch.equal(torch.get_rng_state(), rng)
+    assert signal.getsignal(signal.SIGINT) is handler and torch.get_num_threads() == threads
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_copied_folder_runs_alone(paper, tmp_path):
+    for name in ("common", paper):
+        shutil.copytree(ROOT / name, tmp_path / "copy" / name, ignore=shutil.ignore_patterns(
+            "sample.py", "README.md", "samples.png", "__pycache__"))
+    with open(tmp_path / "copy" / "common" / "data.py", "a") as f:
+        f.write(f"\nN_BUILTIN = {FEW}\nN_CROPPED = {FEW['train']}\n")
+    before = contents(tmp_path / "copy")
+    cwd = tmp_path / "elsewhere"
+    cwd.mkdir()
+    flags = tiny(paper, "unused", "--steps", 2, "--out", f"runs/{paper}")
+    done = run(paper, *flags, cwd=cwd, root=tmp_path / "copy")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert contents(tmp_path / "copy") == before
+    assert [path.name for path in cwd.iterdir()] == ["runs"]
+    out = cwd / "runs" / paper
+    assert read(out / "ckpt.pt")["step"] == 2
+    for name in ("losses.png", "samples/000002.png", "samples.gif"):
+        assert pixels(out / name).size
+    lines = done.stdout.splitlines()
+    assert paper in lines[0] and "--paper" in lines[0]
+    assert any("2/2" in line and "images/s" in line and "ETA" in line for line in lines)
+
+
+# The command line
+
+def test_flags(paper):
+    options = parser(paper)._option_string_actions
+    assert [flag for flag in options if flag in FLAGS] == FLAGS  # in the same order everywhere
+    assert not [flag for flag in options if "_" in flag]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(paper, script, place, monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert main(paper, "--help", script=f"{script}.py") == 0
+    text = capfd.readouterr().out
+    for action in parser(paper, script)._actions:
+        assert action.help, action.option_strings
+        if action.default not in (None, "==SUPPRESS=="):
+            assert f"(default: {action.default})" in text, action.option_strings
+    assert contents(place) == {}
+
+
+def test_defaults_and_paper(paper, place):
+    train = load(paper, "train")
+    args, bare = (vars(train.parse_args(argv)) for argv in (["--paper"], []))
+    assert args == {**bare, **train.PAPER, "paper": True}
+    assert bare["out"] == f"runs/{paper}" and train.PAPER.keys() <= bare.keys()
+    name, value = next((k, v) for k, v in train.PAPER.items() if k == "steps")
+    assert train.parse_args(["--paper", f"--{name}", str(value + 1)]).steps == value + 1
+
+
+def test_commands_in_the_texts(paper):
+    """Those of the README, and of the two docstrings, name files and flags that there are."""
+    readme = (ROOT / paper / "README.md").read_text()
+    texts = re.findall(r"^```.*?^```", readme, re.M | re.S)
+    assert texts
+    texts += [load(paper, script).__doc__ for script in SCRIPTS]
+    for text in texts:
+        for name in re.findall(r"[\w./-]+\.(?:py|txt|md)\b", text):
+            assert (ROOT / name).is_file() or (ROOT / paper / name).is_file(), name
+    commands = re.findall(r"python (\w+)/(\w+)\.py([^\n]*)", "\n".join(texts).replace("\\\n", " "))
+    assert commands
+    for folder, script, rest in commands:
+        if script in SCRIPTS:
+            known = parser(folder, script)._option_string_actions
+            assert set(re.findall(r"(?<!\S)--[\w-]+", rest)) <= known.keys(), rest
+
+
+# A run
+
+def test_what_a_run_leaves(paper, done):
+    grids = ["000002.png", "000004.png", "000006.png", "000008.png"]
+    assert sorted(path.name for path in done.out.iterdir()) == [
+        "ckpt.pt", "log.csv", "losses.png", "samples", "samples.gif"]
+    assert sorted(path.name for path in (done.out / "samples").iterdir()) == grids
+    for path in (done.out / "losses.png", *(done.out / "samples").iterdir()):
+        assert pixels(path).std() > 0
+    with Image.open(done.out / "samples.gif") as film:
+        assert film.n_frames == 4
+    head, *rows = [line.split(",") for line in (done.out / "log.csv").read_text().splitlines()]
+    assert head[0] == "step" and any(name.startswith("loss") for name in head)
+    assert [row[0] for row in rows] == list("12345678")
+    assert np.isfinite(np.array(rows, dtype=float)).all()
+
+
+def test_checkpoint_is_plain(paper, done):
+    ckpt = read(done.ckpt)
+    assert ckpt["paper"] == paper and ckpt["step"] == 8
+    kinds = {type(leaf) for leaf in leaves(ckpt)}
+    assert kinds <= {torch.Tensor, str, int, float, bool, type(None)}
+    # all that a new machine needs is here, and nothing of where the old one kept it
+    assert ckpt["args"].keys() == {
+        action.dest for action in parser(paper)._actions} - {"help", "out", "resume"}
+    assert not any(leaf.requires_grad for leaf in leaves(ckpt) if isinstance(leaf, torch.Tensor))
+
+
+def test_seeds(paper, done, place):
+    logs = []
+    for seed in (0, 1):
+        assert main(paper, *tiny(paper, f"run{seed}", "--steps", 2, "--seed", seed)) == 0
+        logs.append(Path(f"run{seed}/log.csv").read_text())
+    assert (done.out / "log.csv").read_text().startswith(logs[0])
+    assert logs[1].splitlines()[1:] != logs[0].splitlines()[1:]
+    assert pixels(place / "run0/samples/000002.png").tolist() == pixels(
+        done.out / "samples/000002.png").tolist() != pixels(
+        place / "run1/samples/000002.png").tolist()
+
+
+def test_resume_is_exact(paper, done, place):
+    out = place / "run"
+    assert main(paper, *tiny(paper, out, "--steps", 4)) == 0
+    with open(out / "log.csv", "a") as f:
+        f.write("5,0.1,0.2\n6,0.")  # as a kill leaves it: rows later than the checkpoint
+    torch.manual_seed(12345)
+    assert main(paper, "--out", out, "--steps", 8, "--resume") == 0  # all else is remembered
+    assert_same_run(out, done.out)
+
+
+def test_resume_at_the_end_changes_nothing(paper, done, place):
+    shutil.copytree(done.out, place / "run")
+    assert main(paper, "--out", "run", "--resume") == 0
+    assert_same_run(place / "run", done.out)
+
+
+def test_resume_takes_new_flags(paper, done, place):
+    lr = parser(paper).get_default("lr")
+    assert main(paper, *tiny(paper, "run", "--steps", 7)) == 0
+    assert main(paper, "--out", "run", "--resume", "--steps", 8, "--lr", 2 * lr) == 0
+    new, old = read(Path("run/ckpt.pt")), read(done.ckpt)
+    assert (new["step"], new["args"]["steps"], new["args"]["lr"]) == (8, 8, 2 * lr)
+    rates = [[group["lr"] for part in ckpt.values() if isinstance(part, dict)
+              for group in part.get("param_groups", ())] for ckpt in (new, old)]
+    assert any(a == pytest.approx(2 * b) for a, b in zip(*rates, strict=True))
+    assert len(Path("run/log.csv").read_text().splitlines()) == 9
+
+
+@pytest.mark.skipif(not FORK, reason="kill -9 is Unix")
+def test_kill_9_at_any_moment(paper, done, place):
+    rng, out, steps = random.Random(paper), place / "run", set()
+    for _ in range(20):
+        resume = ["--resume"] if (out / "ckpt.pt").exists() else []
+        process = start(paper, *tiny(paper, out), *resume)
+        process.join(rng.uniform(0, 0.8 * done.seconds))
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if (out / "ckpt.pt").exists():
+            steps.add(read(out / "ckpt.pt")["step"])
+    assert steps & set(range(1, 8)) or done.seconds < 0.5  # some of them in the middle
+    assert main(paper, *tiny(paper, out), "--resume") == 0
+    assert_same_run(out, done.out)
+
+
+@pytest.mark.parametrize("step", [3, 8])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_finish_the_step_and_save(paper, done, place, monkeypatch, number, step):
+    train = load(paper, "train")
+    show, handlers = train.show, []
+
+    def interrupt(line):
+        show(line)
+        if line.startswith(f"step {step}/"):
+            os.kill(os.getpid(), number)
+            handlers.append(signal.getsignal(number))
+
+    monkeypatch.setattr(train, "show", interrupt)
+    with pytest.raises(SystemExit) as stopped:
+        train.train(train.parse_args(tiny(paper, "run")))
+    assert stopped.value.code == 128 + number
+    assert handlers == [signal.SIG_DFL]  # a second one stops at once
+    assert read(Path("run/ckpt.pt"))["step"] == step
+    assert main(paper, "--out", "run", "--resume") == 0
+    assert_same_run(place / "run", done.out)
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+@pytest.mark.parametrize("loss", ["d_loss", "g_loss"])
+def test_nan_stops_the_run(paper, place, monkeypatch, capfd, loss, log_every):
+    train = load(paper, "train")
+    if not hasattr(train, loss):
+        pytest.skip(f"{paper} has no {loss}")
+    right, calls = getattr(train, loss), []
+    per_step = {}
+
+    def wrong(*args, **kwargs):
+        calls.append(0)
+        value = right(*args, **kwargs)
+        return value * float("nan") if per_step.get("now", 0) > 3 * per_step["calls"] else value
+
+    def count(*args, **kwargs):  # how often a step calls it, to break it in the fourth
+        per_step["now"] = per_step.get("now", 0) + 1
+        return wrong(*args, **kwargs)
+
+    monkeypatch.setattr(train, loss, lambda *a, **k: calls.append(0) or right(*a, **k))
+    train.train(train.parse_args(tiny(paper, "count", "--steps", 1)))
+    per_step["calls"] = len(calls)
+    monkeypatch.setattr(train, loss, count)
+    with pytest.raises(SystemExit) as stopped:
+        train.train(train.parse_args(tiny(paper, "run", "--log-every", log_every)))
+    err = capfd.readouterr().err
+    assert stopped.value.code == 2 and one_error(err)
+    name = "loss_" + loss[0]
+    assert f"{name} is not finite at step 4" in err and str(place / "run/ckpt.pt") in err
+    ckpt = read(Path("run/ckpt.pt"))
+    assert ckpt["step"] == 2
+    assert all(leaf.isfinite().all() for leaf in leaves(ckpt) if isinstance(leaf, torch.Tensor))
+
+
+def test_full_disk_leaves_the_last_checkpoint(paper, place, monkeypatch, capfd):
+    fsync, kept = os.fsync, []
+
+    def full(fd):
+        if len(kept) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(fd)
+        kept.append(Path("run/ckpt.tmp").read_bytes())
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(paper, *tiny(paper, "run")) == 2
+    assert one_error(capfd.readouterr().err)
+    assert len(kept) == 2 and Path("run/ckpt.pt").read_bytes() == kept[-1]
+    assert not [path for path in place.rglob("*") if "tmp" in path.name or "part" in path.name]
+
+
+# sample.py
+
+def test_sample_needs_the_checkpoint_alone(paper, done, place):
+    shutil.copy(done.ckpt, place / "ckpt.pt")
+    assert main(paper, "--ckpt", "ckpt.pt", script="sample.py") == 0
+    assert [path.name for path in place.iterdir() if path.name != "ckpt.pt"] == ["figures"]
+    figures = sorted(Path("figures").iterdir())
+    assert len(figures) > 1 and all(pixels(path).std() > 0 for path in figures)
+    assert_same_pictures(pixels(done.out / "samples/000008.png"), pixels(place / "figures/samples.png"))
+
+
+def assert_same_pictures(small: np.ndarray, large: np.ndarray, pad: int = 2) -> None:
+    """Two grids, the pictures of the second twice as large, the lines between them not.
+
+    n pictures of t pixels make lengths a = pad + n (t + pad) and b = pad + n (2 t + pad).
+    """
+    counts = [(2 * a - b - pad) // pad for a, b in zip(small.shape[:2], large.shape[:2], strict=True)]
+    sides = [(a - pad) // n - pad for a, n in zip(small.shape[:2], counts, strict=True)]
+    for row, col in np.ndindex(*counts):
+        (top, left), (h, w) = (pad + np.array([row, col]) * (np.array(sides) + pad)), sides
+        one = small[top:top + h, left:left + w]
+        top, left = pad + row * (2 * h + pad), pad + col * (2 * w + pad)
+        other = large[top:top + 2 * h:2, left:left + 2 * w:2]
+        assert one.shape == other.shape and abs(one - other).max() <= 1, (row, col)
+
+
+def test_sample_writes_single_files(paper, done, place):
+    args = ("--ckpt", done.ckpt, "--n", 3, "--each")
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert main(paper, *args, folder, "--seed", seed, script="sample.py") == 0
+    a, b, c = ([pixels(path) for path in sorted(Path(folder).iterdir())] for folder in "abc")
+    assert len(a) == 3 and sorted(path.suffix for path in Path("a").iterdir()) == [".png"] * 3
+    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    assert not np.array_equal(a[0], a[1]) and not np.array_equal(a[0], c[0])
+
+
+# Mistakes: one line, code 2, nothing written or lost
+
+def test_a_run_is_not_overwritten(paper, done, place, refuse):
+    shutil.copytree(done.out, place / "run")
+    line = refuse(paper, *tiny(paper, "run"))
+    assert "--resume" in line and "--out" in line and str(place / "run/ckpt.pt") in line
+
+
+@pytest.mark.parametrize("flags, says", [
+    ("--size 33", "33"), ("--steps 0", "0"), ("--steps many", "many"), ("--batch-size 0", "0"),
+    ("--nonsense", "--nonsense"), ("--device nonsense", "nonsense"),
+    ("--lr -1", "-1"), ("--lr nan", "nan"), ("--seed -1", "-1"),
+    ("--data ./nowhere", "nowhere"), ("--data digitss", "digits"), ("--data facess", "faces"),
+    ("--data empty", "empty"), ("--data few", "--batch-size"), ("--data cut", "--skip-bad"),
+    ("--out file/run", "file/run"), ("--resume", "no checkpoint")], ids=lambda text: text)
+def test_wrong_flags(paper, place, refuse, flags, says):
+    (place / "file").write_text("in the way")
+    (place / "empty").mkdir()
+    write_data(paper, place / "few", 1)
+    cut(write_data(paper, place / "cut", 8)[3])
+    assert says in refuse(paper, *tiny(paper, "run", *flags.split()))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def test_skip_bad(paper, place, capfd):
+    bad = write_data(paper, place / "photos", 8)[3]
+    cut(bad)
+    assert main(paper, *tiny(paper, "run", "--steps", 2, "--data", "photos", "--skip-bad")) == 0
+    assert bad.name in capfd.readouterr().out
+    assert read(Path("run/ckpt.pt"))["step"] == 2
+
+
+class Evil:
+    def __reduce__(self):
+        return open, ("executed", "w")
+
+
+DAMAGE = {
+    "missing": lambda path, paper: path.unlink(),
+    "cut": lambda path, paper: cut(path),
+    "empty": lambda path, paper: path.write_bytes(b""),
+    "text": lambda path, paper: path.write_text("hello"),
+    "foreign": lambda path, paper: torch.save({"paper": "another", "args": {}, "step": 1}, path),
+    "evil": lambda path, paper: torch.save({**read(path), "paper": paper, "x": Evil()}, path),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_wrong_checkpoints(paper, done, place, refuse, damage, script):
+    path = place / "run" / "ckpt.pt"
+    path.parent.mkdir()
+    shutil.copy(done.ckpt, path)
+    DAMAGE[damage](path, paper)
+    args = ["--out", "run", "--resume"] if script == "train" else ["--ckpt", path]
+    line = refuse(paper, *args, script=f"{script}.py")  # and no file "executed"
+    assert str(path) in line
+    assert damage != "foreign" or script == "sample" or "another" in line
+
+
+def test_the_evil_one_works(tmp_path, monkeypatch):
+    """Else the test above would prove nothing."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(Evil(), "ckpt.pt")
+    torch.load("ckpt.pt", weights_only=False).close()
+    assert Path("executed").exists()
+
+
+def test_smallest_size_is_legal(paper):
+    assert smallest(paper) >= 4
