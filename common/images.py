@@ -306,7 +306,7 @@ def _ticks(low: float, high: float, about: int) -> list[tuple[float, str]]:
     power = 10.0 ** np.floor(np.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     first, last = np.ceil(low / step - 1e-6), np.floor(high / step + 1e-6)
-    return [(i * step, f"{i * step:,.10g}") for i in np.arange(first, last + 1)]
+    return [(i * step, f"{i * step + 0.0:,.10g}") for i in np.arange(first, last + 1)]  # not -0
 
 
 def _save(path, im: Image.Image, **options) -> None:

@@ -29,6 +29,7 @@ sys.path.insert(1, str(ROOT))  # the repository root, for common/
 from common.data import fail, load_images  # noqa: E402
 from common.images import save_curves, save_gif, save_grid  # noqa: E402
 
+NAME = "dcgan"
 PAPER = dict(          # --paper
     size=64,           # [Sec. 4.1]
     width=128,         # [Fig. 1]
@@ -55,7 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = p.add_argument
     add("--data", default="faces", help="faces, digits, mnist, cifar10, lsun/..., or a folder")
     add("--data-root", default=str(ROOT / "data"), help="where downloaded sets are kept")
-    add("--out", default="runs/dcgan", help="the folder of this run")
+    add("--out", default=f"runs/{NAME}", help="the folder of this run")
     add("--size", type=int, default=32, choices=(8, 16, 32, 64, 128, 256), help="paper: 64 [4.1]")
     add("--width", type=number(int, 1), default=64, help="channels at the image; 128 [Fig. 1]")
     add("--z-dim", type=number(int, 1), default=100, help="length of z [Fig. 1]")
@@ -100,8 +101,8 @@ def load_checkpoint(path: Path) -> dict:
         fail(f"no checkpoint at {path.resolve()}: start the run without --resume")
     except Exception as e:  # torch's readers raise many kinds
         fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
-    if paper != "dcgan":
-        fail(f"{path.resolve()} is a checkpoint of {paper}, not of dcgan")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}, not of {NAME}")
     return ckpt
 
 
@@ -158,7 +159,7 @@ def sample(G: Generator, z: torch.Tensor) -> torch.Tensor:
 def train(args: argparse.Namespace) -> None:
     out, device = Path(args.out), pick_device(args.device)
     scale = "the paper's scale" if args.paper else f"a small setting; --paper is {PAPER}"
-    print(f"dcgan: {args.data} at {args.size}x{args.size} on {device}, {scale}", flush=True)
+    print(f"{NAME}: {args.data} at {args.size}x{args.size} on {device}, {scale}", flush=True)
     data = load_images(args.data, args.size, root=args.data_root, device=device,
                        workers=args.workers, skip_bad=args.skip_bad)
 
@@ -188,7 +189,7 @@ def train(args: argparse.Namespace) -> None:
         check_finite(step, path, **losses, G=parameters_to_vector(G.parameters()),
                      D=parameters_to_vector(D.parameters()))
         save_checkpoint(path, {
-            "paper": "dcgan", "step": step, "log_bytes": log.stat().st_size, "z_fixed": z_fixed,
+            "paper": NAME, "step": step, "log_bytes": log.stat().st_size, "z_fixed": z_fixed,
             "args": {k: v for k, v in vars(args).items() if k not in ("out", "resume")},
             "channels": data.channels, **{name: part.state_dict() for name, part in parts.items()}})
 
@@ -243,7 +244,7 @@ def train(args: argparse.Namespace) -> None:
             print(f"\nstopped after step {step}: --resume goes on")
             sys.exit(128 + stop[0])
     save_gif(out / "samples.gif", sorted((out / "samples").glob("*.png")))
-    print(f"\ndone: step {max(first - 1, args.steps)}; see {out}/samples.gif, then dcgan/sample.py")
+    print(f"\ndone: step {max(first - 1, args.steps)}; see {out}/samples.gif, then {NAME}/sample.py")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ sys.path.insert(1, str(ROOT))  # the repository root, for common/
 from common.data import fail, load_images  # noqa: E402
 from common.images import save_curves, save_gif, save_grid  # noqa: E402
 
+NAME = "gan"
 PAPER = dict(          # --paper
     data="mnist",      # [Sec. 5]
     size=28,
@@ -54,7 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = p.add_argument
     add("--data", default="digits", help="digits, faces, mnist, cifar10, lsun/..., or a folder")
     add("--data-root", default=str(ROOT / "data"), help="where downloaded sets are kept")
-    add("--out", default="runs/gan", help="the folder of this run")
+    add("--out", default=f"runs/{NAME}", help="the folder of this run")
     add("--size", type=int, default=28, choices=(16, 28, 32, 48, 64), help="28 is MNIST's [Sec. 5]")
     add("--width", type=number(int, 1), default=1200, help="units of G's layers [authors' code]")
     add("--units", type=number(int, 1), default=240, help="D's maxout units [authors' code]")
@@ -64,7 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--k", type=number(int, 1), default=1, help="updates of D per update of G [Alg. 1]")
     add("--saturating", action="store_true", help="G descends log(1 - D(G(z))) [Alg. 1], which the "
         "paper itself gives up for -log D(G(z)) [Sec. 3]")
-    add("--lr", type=number(float, 0), default=0.1, help="SGD's first learning rate [authors' code]")
+    add("--lr", type=number(float, 0), default=0.1, help="SGD's initial rate [authors' code]")
     add("--steps", type=number(int, 1), default=6000, help="updates of G; 500 are MNIST's epoch")
     add("--log-every", type=number(int, 1), default=100, help="steps between rows of log.csv")
     add("--sample-every", type=number(int, 1), default=250, help="steps between sample grids")
@@ -103,8 +104,8 @@ def load_checkpoint(path: Path) -> dict:
         fail(f"no checkpoint at {path.resolve()}: start the run without --resume")
     except Exception as e:  # torch's readers raise many kinds
         fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
-    if paper != "gan":
-        fail(f"{path.resolve()} is a checkpoint of {paper}, not of gan")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}, not of {NAME}")
     return ckpt
 
 
@@ -168,7 +169,7 @@ def sample(G: Generator, z: torch.Tensor) -> torch.Tensor:
 def train(args: argparse.Namespace) -> None:
     out, device = Path(args.out), pick_device(args.device)
     scale = "the paper's scale" if args.paper else f"a small setting; --paper is {PAPER}"
-    print(f"gan: {args.data} at {args.size}x{args.size} on {device}, {scale}", flush=True)
+    print(f"{NAME}: {args.data} at {args.size}x{args.size} on {device}, {scale}", flush=True)
     data = load_images(args.data, args.size, root=args.data_root, device=device,
                        workers=args.workers, skip_bad=args.skip_bad)
     data = data.subset(0, len(data) - len(data) // 6)  # MNIST's last 10,000 choose Parzen's sigma
@@ -198,7 +199,7 @@ def train(args: argparse.Namespace) -> None:
         check_finite(step, path, **losses, G=parameters_to_vector(G.parameters()),
                      D=parameters_to_vector(D.parameters()))
         save_checkpoint(path, {
-            "paper": "gan", "step": step, "log_bytes": log.stat().st_size, "z_fixed": z_fixed,
+            "paper": NAME, "step": step, "log_bytes": log.stat().st_size, "z_fixed": z_fixed,
             "args": {k: v for k, v in vars(args).items() if k not in ("out", "resume")},
             "channels": data.channels, **{name: part.state_dict() for name, part in parts.items()}})
 
@@ -258,7 +259,7 @@ def train(args: argparse.Namespace) -> None:
             print(f"\nstopped after step {step}: --resume goes on")
             sys.exit(128 + stop[0])
     save_gif(out / "samples.gif", sorted((out / "samples").glob("*.png")))
-    print(f"\ndone: step {max(first - 1, args.steps)}; see {out}/samples.gif, then gan/sample.py")
+    print(f"\ndone: step {max(first - 1, args.steps)}; see {out}/samples.gif, then {NAME}/sample.py")
 
 
 if __name__ == "__main__":
