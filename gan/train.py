@@ -35,6 +35,7 @@ PAPER = dict(          # --paper
     size=28,
     steps=125_000,     # 250 epochs: the end of the momentum schedule. No stopping rule is given
 )
+SCALE = ", ".join(f"{name} {value}" for name, value in PAPER.items())
 
 
 def number(kind: type, low: float, high: float = math.inf):
@@ -49,14 +50,15 @@ def number(kind: type, low: float, high: float = math.inf):
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Flags given now > the checkpoint's (--resume) > PAPER (--paper) > the defaults below."""
-    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
-                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=lambda prog:
+        argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100))
     p.error = fail  # one line, without the usage
     add = p.add_argument
     add("--data", default="digits", help="digits, faces, mnist, cifar10, lsun/..., or a folder")
     add("--data-root", default=str(ROOT / "data"), help="where downloaded sets are kept")
     add("--out", default=f"runs/{NAME}", help="the folder of this run")
-    add("--size", type=int, default=28, choices=(16, 28, 32, 48, 64), help="28 is MNIST's [Sec. 5]")
+    add("--size", type=int, default=28, choices=(16, 28, 32, 48, 64),
+        help="height and width; paper: 28 [Sec. 5]")
     add("--width", type=number(int, 1), default=1200, help="units of G's layers [authors' code]")
     add("--units", type=number(int, 1), default=240, help="D's maxout units [authors' code]")
     add("--pieces", type=number(int, 1), default=5, help="pieces of a maxout unit [authors' code]")
@@ -73,9 +75,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--workers", type=number(int, 0), default=4, help="readers of a set too large to keep")
     add("--seed", type=number(int, 0), default=0, help="of weights, noise and the data's order")
     add("--device", default=str(torch.accelerator.current_accelerator())
-        if torch.accelerator.is_available() else "cpu", help="cuda, mps or cpu")
+        if torch.accelerator.is_available() else "cpu", help="cuda, mps or cpu; the best there is")
     add("--skip-bad", action="store_true", help="leave unreadable images out, do not stop")
-    add("--paper", action="store_true", help=f"the paper's scale: {PAPER}")
+    add("--paper", action="store_true", help=f"the paper's scale: {SCALE}")
     add("--resume", action="store_true", help="go on from OUT/ckpt.pt; flags given now override")
     args = p.parse_args(argv)
     ckpt = Path(args.out) / "ckpt.pt"
@@ -168,7 +170,7 @@ def sample(G: Generator, z: torch.Tensor) -> torch.Tensor:
 
 def train(args: argparse.Namespace) -> None:
     out, device = Path(args.out), pick_device(args.device)
-    scale = "the paper's scale" if args.paper else f"a small setting; --paper is {PAPER}"
+    scale = "the paper's scale" if args.paper else f"a small setting; --paper: {SCALE}"
     print(f"{NAME}: {args.data} at {args.size}x{args.size} on {device}, {scale}", flush=True)
     data = load_images(args.data, args.size, root=args.data_root, device=device,
                        workers=args.workers, skip_bad=args.skip_bad)
@@ -259,7 +261,7 @@ def train(args: argparse.Namespace) -> None:
             print(f"\nstopped after step {step}: --resume goes on")
             sys.exit(128 + stop[0])
     save_gif(out / "samples.gif", sorted((out / "samples").glob("*.png")))
-    print(f"\ndone: step {max(first - 1, args.steps)}; see {out}/samples.gif, then {NAME}/sample.py")
+    print(f"\ndone: step {max(first - 1, args.steps)}, see {out}/samples.gif, {NAME}/sample.py")
 
 
 if __name__ == "__main__":

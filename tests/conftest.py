@@ -27,10 +27,10 @@ from common import data  # noqa: E402
 
 PAPERS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
 FEW = {"train": 64, "test": 32}  # built-in pictures in a tiny run: the paper's code, quickly fed
-FORK = None  # starts processes in which torch is already imported
+FORK = None  # starts processes that have imported torch already
 if "forkserver" in multiprocessing.get_all_start_methods():
     FORK = multiprocessing.get_context("forkserver")
-    FORK.set_forkserver_preload(["torch", "torchvision", "common.data", "common.images"])
+    FORK.set_forkserver_preload(["torch", "torchvision", "PIL.Image", "pytest"])
 torch.set_num_threads(1)  # tensors are tiny, and the bits must not depend on the machine
 
 
@@ -144,9 +144,10 @@ def same_signals():
 
 # A folder of the kind of images that a paper trains on
 
-SUBFOLDERS = {"load_images": ["."], "load_attributes": ["."], "load_crops": ["."],
-              "load_labelled": ["one", "two"], "load_pairs": ["A", "B"],
-              "load_unpaired": ["trainA", "trainB"], "load_label_maps": ["train_img", "train_label"]}
+SUBFOLDERS = {
+    "load_images": ["."], "load_attributes": ["."], "load_crops": ["."],
+    "load_labelled": ["one", "two"], "load_pairs": ["A", "B"],
+    "load_unpaired": ["trainA", "trainB"], "load_label_maps": ["train_img", "train_label"]}
 
 
 def write_data(paper: str, folder: Path, n: int) -> list[Path]:
@@ -154,7 +155,8 @@ def write_data(paper: str, folder: Path, n: int) -> list[Path]:
     tree = ast.parse((ROOT / paper / "train.py").read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
              for alias in node.names}
-    pixels = np.random.default_rng(0).integers(256, size=(n, 2 * smallest(paper), 80, 3), dtype="u1")
+    side = 2 * smallest(paper)
+    pixels = np.random.default_rng(0).integers(256, size=(n, side, side + 9, 3), dtype="u1")
     subfolders = SUBFOLDERS[next(name for name in SUBFOLDERS if name in names)]
     for sub in subfolders:
         (folder / sub).mkdir(parents=True)

@@ -2,26 +2,26 @@
 
     python tests/quality.py gan                          runs/gan/ckpt.pt
     python tests/quality.py gan dcgan                    several papers, one table
-    python tests/quality.py gan --ckpt elsewhere/ckpt.pt --data mnist --data-root path
+    python tests/quality.py gan --ckpt elsewhere/ckpt.pt --data-root path
 
-Needs data with classes: a built-in set, a torchvision one, or a folder of class folders. Protocol:
+It needs data with classes: a built-in set, a torchvision one, or class folders. Protocol:
 - classifier: a small CNN, trained on the training images at the run's size (of a folder: on five
-  sixths of it); its accuracy is that on the held-out images;
-- Frechet distance: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of the means and covariances of its
-  64 penultimate features, between n samples and n training images. It is no FID, and comparable
-  only within a line: with "held out", the same distance for real images that the classifier and G
-  have not seen, which a perfect G would score; and with "untrained", for G as the run began, from
-  the checkpoint that train.py writes before its first step;
-- classes: those that at least 2 % of the samples belong to, of those with as many real images;
+  sixths of it); its accuracy is that on held-out images;
+- Frechet: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of the means and covariances of its 64
+  penultimate features, between n samples and n training images. It is no FID and has no unit.
+  What it says, it says beside two others: "held out", the distance of real images that neither
+  G nor the classifier has seen, which a perfect G would have; and "untrained", that of G as the
+  run began, from the checkpoint that train.py writes before its first step;
+- classes: how many have at least a fifth of an equal share of the samples (2 % if there are ten),
+  of those that have it of the real images;
 - confidence: the mean probability of the most probable class;
-- asked: of a paper whose generate() takes y, the share of samples of the class asked for.
+- asked: where a paper's generate() takes y, the share of samples of the class that y asks for.
 
-Exit code 1 if a target is missed: all classes, confidence > 0.8, at most a quarter of the untrained
-G's distance.
+Targets: all classes, confidence above 0.8, a quarter of the untrained G's distance or less. The
+exit code is 1 if a paper misses one.
 """
 import argparse
 import contextlib
-import importlib.util
 import inspect
 import io
 import signal
@@ -30,105 +30,112 @@ import time
 from argparse import Namespace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(1, str(ROOT))
+THREADS = torch.get_num_threads()
+from conftest import ROOT, load  # noqa: E402  it finds common/, too
+
 from common.data import NAMES, Data, fail, load_labelled  # noqa: E402
 
 PAPERS = sorted(path.parent.name for path in ROOT.glob("*/sample.py"))
-MIN_SAMPLES = 1000  # fewer than 64 features need for a covariance worth the name
-COVERED = 0.02      # the share of the samples from which on a class counts as there
-STEPS = 800         # of the classifier, with batches of 128
-
-
-def load(paper: str, module: str) -> ModuleType:
-    """A folder's module by path; `model` is forgotten, or the next folder would get this one's."""
-    sys.modules.pop("model", None)
-    path = ROOT / paper / f"{module}.py"
-    spec = importlib.util.spec_from_file_location(f"{paper}_{module}", path)
-    loaded = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(loaded)
-    finally:
-        sys.path.remove(str(path.parent))
-        sys.modules.pop("model", None)
-    return loaded
+MIN_SAMPLES = 1000  # the covariance of 64 features takes some
+EQUAL_SHARE = 0.2   # of the samples / n_classes, from which on a class counts as there
+STEPS, BATCH = 800, 128  # of the classifier
 
 
 # The judge
 
 class Classifier(nn.Module):
-    """Image (n, c, size, size) -> logits (n, n_classes), from features (n, 64)."""
+    """Image (n, channels, size, size) -> logits (n, n_classes), from features (n, 64)."""
 
     def __init__(self, size: int, channels: int, n_classes: int):
         super().__init__()
-        layers, c = [], channels
-        while size > 4 or not layers:  # 28: 14, 7, 4
-            c_in, c, size = c, min(128, max(32, 2 * c)) if layers else 32, (size + 1) // 2
-            layers += [nn.Conv2d(c_in, c, 3, stride=2, padding=1, bias=False),
-                       nn.BatchNorm2d(c), nn.ReLU()]
+        layers: list[nn.Module] = []
+        c_in, c = channels, 32
+        while size > 4:                                             # shapes for size 28:
+            size = (size + 1) // 2                                  # (n,  32, 14, 14)
+            layers += [nn.Conv2d(c_in, c, 3, stride=2, padding=1),  # (n,  64,  7,  7)
+                       nn.BatchNorm2d(c), nn.ReLU()]                # (n, 128,  4,  4)
+            c_in, c = c, min(2 * c, 128)
         self.features = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3),
-                                      nn.Linear(c * size * size, 64), nn.ReLU())
-        self.classes = nn.Linear(64, n_classes)
+                                      nn.Linear(c_in * size * size, 64), nn.ReLU())
+        self.logits = nn.Linear(64, n_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classes(self.features(x))
+        return self.logits(self.features(x))
 
 
-def train_classifier(data: Data, n_classes: int, seed: int) -> Classifier:
-    """Cross-entropy, Adam, a learning rate that falls to 0."""
+def train_classifier(data: Data, rows: np.ndarray, seed: int) -> Classifier:
+    """On these rows of a labelled set: cross-entropy, Adam, a learning rate that falls to 0."""
     torch.manual_seed(seed)
-    net = Classifier(data.size, data.channels, n_classes)
+    rng = np.random.default_rng(seed)
+    net = Classifier(data.size, data.channels, len(data.classes))
     opt = torch.optim.Adam(net.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(opt, STEPS)
-    batches = data.batches(min(128, len(data)), seed)
     for _ in range(STEPS):
-        x, y = next(batches)
+        x, y = data[rng.choice(rows, BATCH)]
+        loss = F.cross_entropy(net(x), y)
         opt.zero_grad()
-        F.cross_entropy(net(x), y).backward()
+        loss.backward()
         opt.step()
         schedule.step()
     return net.eval().requires_grad_(False)
 
 
-def judge(net: Classifier, x: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:
-    """Features, float64 (n, 64), and class probabilities (n, n_classes) of images (n, c, h, w)."""
-    features = torch.cat([net.features(part) for part in x.split(500)])
-    return features.double().numpy(), net.classes(features).softmax(1)
-
-
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Between Gaussians of the means and covariances of a (n, k) and b (m, k).
+    """The distance of two Gaussians with the means and covariances of a (n, k) and b (m, k).
 
-    tr (S1 S2)^(1/2) = tr (R S2 R)^(1/2), R = S1^(1/2): all matrices are symmetric, so eigh serves,
-    and the square roots are of numbers that only rounding makes negative.
+    tr (S1 S2)^(1/2) = tr (R S2 R)^(1/2), R = S1^(1/2): everything is symmetric, so eigh does, and
+    what is negative below a root is only rounding. float64.
     """
     s1, s2 = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     values, vectors = np.linalg.eigh(s1)
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ s2 @ root).clip(0)).sum()
+    product = root @ s2 @ root
+    cross = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(0)).sum()
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s1) + np.trace(s2) - 2 * cross)
 
 
-def real_images(run: dict, data: str, root, n: int, seed: int):
-    """(training set, held-out set) of (x, y), and the training images to compare with (m, c, h, w).
-    """
-    options = dict(root=root, skip_bad=run["skip_bad"])
-    train = load_labelled(data, run["size"], **options)
-    shuffle = np.random.default_rng(seed).permutation(len(train))
-    if data in NAMES:
-        held = load_labelled(data, run["size"], split="test", **options)
-    else:  # a folder has no splits
-        cut = len(train) * 5 // 6
-        held, train._rows = train.subset(cut, len(train)), train._rows  # replaced below
-    return train, held, shuffle
+class Judge:
+    """A classifier and what it makes of real images: one for all runs on the same pictures."""
+
+    def __init__(self, data: str, size: int, root, skip_bad: bool, n: int, seed: int):
+        began = time.monotonic()
+        options = dict(root=root, skip_bad=skip_bad)
+        with contextlib.redirect_stdout(io.StringIO()):
+            train = load_labelled(data, size, **options)
+            rows = np.random.default_rng(seed).permutation(len(train))
+            if data in NAMES:
+                held = load_labelled(data, size, split="test", **options)
+                rows_held = np.random.default_rng(seed).permutation(len(held))
+            else:  # a folder has no splits
+                held, cut = train, len(train) // 6
+                rows_held, rows = rows[:cut], rows[cut:]
+        self.channels, self.n_classes = train.channels, len(train.classes)
+        self.net = train_classifier(train, rows, seed)
+        x, y = held[rows_held[:max(n, 10_000)]]
+        features, p = self(x)
+        accuracy = (p.argmax(1) == y).double().mean().item()
+        real, p_real = self(train[rows[:n]][0])
+        self.real, self.floor = real, frechet(features[:n], real)
+        self.common = self.there(p_real)
+        print(f"{data} at {size} px: the classifier is right on {accuracy:.1%} of {len(x):,} "
+              f"held-out images; compared with {len(real):,} training images, and these with "
+              f"{len(features[:n]):,} held-out ones; {time.monotonic() - began:.0f} s", flush=True)
+
+    def __call__(self, x: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:
+        """Features, float64 (n, 64), and class probabilities (n, n_classes), of (n, c, h, w)."""
+        features = torch.cat([self.net.features(part) for part in x.split(500)])
+        return features.double().numpy(), self.net.logits(features).softmax(1)
+
+    def there(self, p: torch.Tensor) -> torch.Tensor:
+        """Which classes have their part of images with probabilities p (n, n_classes): bool."""
+        counts = p.argmax(1).bincount(minlength=self.n_classes)
+        return counts >= EQUAL_SHARE * len(p) / self.n_classes
 
 
 # The runs
@@ -137,23 +144,18 @@ class Begun(Exception):
     """Ends a run whose checkpoint of step 0 is written."""
 
 
-def untrained(paper: str, run: dict, data_root: str, folder: str) -> Path:
-    """The checkpoint of a run of these settings before its first step, by train.py's own hand.
-
-    So G is initialised as the paper does it, from the data where it does that, and no folder needs
-    code for it.
-    """
+def untrained(paper: str, run: dict, folder: str) -> Path:
+    """The checkpoint of a run of these settings before its first step, by train.py itself: so G
+    starts as the paper has it, from the data where it does so, and no folder needs code for it."""
     train = load(paper, "train")
-    args = Namespace(**{**run, "out": f"{folder}/run", "resume": False, "device": "cpu",
-                        "data_root": data_root})
+    args = Namespace(**{**run, "out": folder, "resume": False, "device": "cpu"})
 
-    def nothing(*_, **__):
-        raise Begun
+    def stream(*_args, **_kwargs):
+        raise Begun  # at the first next(): the checkpoint of step 0 is written just before
         yield
 
-    batches, handlers = Data.batches, {n: signal.getsignal(n)
-                                       for n in (signal.SIGINT, signal.SIGTERM)}
-    Data.batches = nothing
+    batches, Data.batches = Data.batches, stream
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Begun):
             train.train(args)
@@ -161,4 +163,76 @@ def untrained(paper: str, run: dict, data_root: str, folder: str) -> Path:
         Data.batches = batches
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return Path(args.out, "ckpt.pt")
+    return Path(folder, "ckpt.pt")
+
+
+def assess(paper: str, args: argparse.Namespace, judges: dict) -> list[str]:
+    """A row of the table."""
+    sample = load(paper, "sample")
+    G, ckpt = sample.load_generator(args.ckpt or Path(f"runs/{paper}/ckpt.pt"))
+    run = ckpt["args"]
+    run["data_root"] = args.data_root or run["data_root"]
+    on = args.data or run["data"], run["size"], run["data_root"], run["skip_bad"]
+    if on not in judges:
+        judges[on] = Judge(*on, args.n, args.seed)
+    judge = judges[on]
+    if judge.channels != ckpt["channels"]:
+        fail(f"{paper} draws {ckpt['channels']} channels, {on[0]} has {judge.channels}: "
+             "give its own --data")
+
+    asked, given = "-", {}
+    if "y" in inspect.signature(sample.generate).parameters:
+        given["y"] = torch.arange(args.n) % judge.n_classes
+    features, p = judge(sample.generate(G, ckpt, args.n, args.seed, **given))
+    if given:
+        asked = f"{(p.argmax(1) == given['y']).double().mean().item():.1%}"
+    with TemporaryDirectory() as folder:
+        G, _ = sample.load_generator(untrained(paper, run, folder))
+        start, _ = judge(sample.generate(G, ckpt, args.n, args.seed, **given))
+
+    distance, distance_0 = frechet(features, judge.real), frechet(start, judge.real)
+    there, common = (judge.there(p) & judge.common).sum().item(), judge.common.sum().item()
+    confidence = p.amax(1).mean().item()
+    missed = [name for name, ok in {
+        "classes": there == common, "confidence": confidence > 0.8,
+        "distance": distance <= distance_0 / 4}.items() if not ok]
+    return [paper, f"{on[0]} {on[1]}", f"{ckpt['step']:,}", f"{distance:.2f}",
+            f"{judge.floor:.2f}", f"{distance_0:.2f}", f"{distance / distance_0:.3f}",
+            f"{there}/{common}", f"{confidence:.3f}", asked,
+            f"MISSED: {', '.join(missed)}" if missed else "ok"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
+                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.error = fail
+    p.add_argument("papers", nargs="+", choices=PAPERS, metavar="paper", help=", ".join(PAPERS))
+    p.add_argument("--ckpt", type=Path, help="of a single paper, instead of runs/PAPER/ckpt.pt")
+    p.add_argument("--data", help="to judge by, instead of the run's own")
+    p.add_argument("--data-root", help="where the run's data set lies now")
+    p.add_argument("--n", type=int, default=5000, help="how many samples")
+    p.add_argument("--seed", type=int, default=0, help="of the classifier, the choice of real "
+                   "images, the samples")
+    args = p.parse_args(argv)
+    if args.n < MIN_SAMPLES:
+        fail(f"--n {args.n}: {MIN_SAMPLES:,} samples or more, fewer say nothing about 64 features")
+    if args.ckpt and len(args.papers) > 1:
+        fail("--ckpt is of one paper: name one")
+    torch.set_num_threads(THREADS)  # conftest has set one, for its tiny tensors
+
+    judges: dict = {}
+    print(f"{args.n:,} samples, seed {args.seed}, torch {torch.__version__}, classifier: {STEPS} "
+          f"steps of {BATCH} images", flush=True)
+    table = [["paper", "data", "step", "Frechet", "held out", "untrained", "ratio", "classes",
+              "confidence", "asked", "targets"],
+             *(assess(paper, args, judges) for paper in args.papers)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        print("  ".join(cell.ljust(w) if i in (0, 1, 10) else cell.rjust(w)
+                        for i, (cell, w) in enumerate(zip(cells, widths, strict=True))).rstrip())
+    if any(cells[-1] != "ok" for cells in table[1:]):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
