@@ -704,8 +704,8 @@ def load_crops(data, size: int, *, root=None, split: str = "train", device="cpu"
     pictures = {}
 
     def keep(rows: range) -> None:
-        for row in rows:
-            picture = whole(row)
+        several = found.read(np.array(rows))[0] if found.checked else map(whole, rows)
+        for row, picture in zip(rows, several, strict=True):
             if resident:
                 pictures[row] = picture.to(device)
 
@@ -779,10 +779,14 @@ def _try_all(found: _Found, keep: Callable[[range], None], data, shape: str, res
             return {row: e for one in rows for row, e in tried(range(one, one + 1)).items()}
         return {}
 
-    chunks = [range(i, min(i + 64, n)) for i in range(0, n, 64)]
+    # Files in threads of our own. Drawings and arrays come in larger chunks, from this thread: they
+    # bring their own threads, and the drawings set torch's number of them for a while.
+    size = 1024 if found.checked else 64
+    chunks = [range(i, min(i + size, n)) for i in range(0, n, size)]
     live = sys.stdout.isatty()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for rows, found_bad in zip(chunks, pool.map(tried, chunks), strict=True):
+        run = map if found.checked else pool.map
+        for rows, found_bad in zip(chunks, run(tried, chunks), strict=True):
             bad.update(found_bad)
             if live and time.monotonic() - shown > 0.1:
                 shown = time.monotonic()

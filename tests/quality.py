@@ -187,7 +187,7 @@ def assess(paper: str, args: argparse.Namespace, judges: dict) -> list[str]:
     if given:
         asked = f"{(p.argmax(1) == given['y']).double().mean().item():.1%}"
     with TemporaryDirectory() as folder:
-        G, _ = sample.load_generator(untrained(paper, run, folder))
+        G, _ = sample.load_generator(untrained(paper, {**run, "data": on[0]}, folder))
         start, _ = judge(sample.generate(G, ckpt, args.n, args.seed, **given))
 
     distance, distance_0 = frechet(features, judge.real), frechet(start, judge.real)
@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     p.error = fail
     p.add_argument("papers", nargs="+", choices=PAPERS, metavar="paper", help=", ".join(PAPERS))
     p.add_argument("--ckpt", type=Path, help="of a single paper, instead of runs/PAPER/ckpt.pt")
-    p.add_argument("--data", help="to judge by, instead of the run's own")
+    p.add_argument("--data", help="where the run's folder lies now, or another set to judge by")
     p.add_argument("--data-root", help="where the run's data set lies now")
     p.add_argument("--n", type=int, default=5000, help="how many samples")
     p.add_argument("--seed", type=int, default=0, help="of the classifier, the choice of real "

@@ -1,14 +1,9 @@
 """The drawn data sets: a function of (seed, index) alone, with ground truth that is true."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
 
 from common import builtin
 from common.builtin import ATTRIBUTES, DIGIT_FACTORS, DRAWINGS, FACE_CLASSES, PARTS, digits, faces

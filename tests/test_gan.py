@@ -1,0 +1,357 @@
+"""gan/: the authors' MNIST networks and schedule, Algorithm 1, Parzen's window."""
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import FEW, Watch, load, n_parameters, tiny
+from torch import nn
+
+from common import data
+
+model, train, sample = (load("gan", module) for module in ("model", "train", "sample"))
+pytestmark = pytest.mark.usefixtures("small_data")
+SMALL = ("--width", 16, "--units", 8, "--sample-every", 100, "--save-every", 100)
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    """train() with these flags; what happened in it, and the images that it had."""
+    def go(*flags):
+        watch = Watch(monkeypatch, train, torch.optim.SGD)
+        train.train(train.parse_args(tiny("gan", tmp_path / "run", *SMALL, *flags)))
+        return watch, data.load_images("digits", 16).subset(0, n_train())
+    return go
+
+
+def n_train() -> int:
+    return FEW["train"] - FEW["train"] // 6
+
+
+# The networks
+
+def test_the_papers_setting(tmp_path):
+    args = train.parse_args(["--paper", "--out", str(tmp_path)])
+    assert (args.data, args.size, args.batch_size, args.k) == ("mnist", 28, 100, 1)
+    assert (args.lr, args.z_dim, args.saturating, args.steps) == (0.1, 100, False, 250 * 500)
+    G = model.Generator(args.size, 1, args.z_dim, args.width)
+    D = model.Discriminator(args.size, 1, args.units, args.pieces)
+    assert (n_parameters(G), n_parameters(D)) == (2_503_984, 1_231_441)
+    assert (n_parameters(model.Generator()), n_parameters(model.Discriminator())) == (
+        2_503_984, 1_231_441)
+
+
+@pytest.mark.parametrize("size, channels", [(16, 1), (28, 1), (32, 3), (64, 3)])
+def test_shapes_and_range(size, channels):
+    G = model.Generator(size, channels, 7, 20)
+    D = model.Discriminator(size, channels, 6, 3)
+    nn.init.normal_(G.net[4].weight, std=50)  # to reach the ends of the range
+    for n in (1, 5):
+        x = G(train.sample_z(n, 7))
+        assert x.shape == (n, channels, size, size) and D(x).shape == (n,)
+    assert -1 <= x.min() < -0.8 < 0.8 < x.max() <= 1
+
+
+def test_layers():
+    kinds = [type(m) for m in model.Generator().net]
+    assert kinds == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear, nn.Sigmoid, nn.Unflatten]
+    D = model.Discriminator()
+    kinds = [type(m) for m in D.net]
+    assert kinds == [nn.Flatten, nn.Dropout, model.Maxout, nn.Dropout, model.Maxout, nn.Dropout,
+                     nn.Linear]
+    assert [m.p for m in D.modules() if isinstance(m, nn.Dropout)] == [0.2, 0.5, 0.5]
+
+
+def test_initialisation():
+    torch.manual_seed(0)
+    for net, a in ((model.Generator(), 0.05), (model.Discriminator(), 0.005)):
+        for m in net.modules():
+            if isinstance(m, nn.Linear):
+                assert (m.bias == 0).all()
+                assert m.weight.abs().max() <= a
+                assert m.weight.std().item() == pytest.approx(a / 3 ** 0.5, rel=0.05)
+
+
+def test_maxout_is_over_a_units_own_pieces():
+    layer = model.Maxout(4, units=3, pieces=5)
+    x = torch.randn(6, 4)
+    W, b = layer.linear.weight, layer.linear.bias
+    for i, row in enumerate(layer(x)):
+        for unit in range(3):
+            pieces = [x[i] @ W[5 * unit + j] + b[5 * unit + j] for j in range(5)]
+            assert row[unit].item() == pytest.approx(max(pieces).item(), abs=1e-5)
+
+
+def test_d_sees_the_papers_pixels():
+    """[0, 1], so that dropout's zero is black."""
+    D = model.Discriminator(16, 1, 8, 2).eval()
+    x = torch.rand(3, 1, 16, 16) * 2 - 1
+    assert torch.allclose(D(x), D.net((x + 1) / 2)[:, 0])
+
+
+def test_dropout_is_in_d_alone():
+    G, D = model.Generator(16, 1, 7, 20), model.Discriminator(16, 1, 8, 2)
+    x = torch.rand(3, 1, 16, 16)
+    nn.init.normal_(D.net[-1].weight)
+    assert not torch.equal(D(x), D(x)) and torch.equal(D.eval()(x), D(x))
+    z = train.sample_z(3, 7)
+    assert torch.equal(G(z), G(z)) and torch.equal(G(z), train.sample(G, z))
+
+
+def test_output_bias_is_the_logit_of_the_mean():
+    G = model.Generator(16, 1, 7, 20)
+    mean = torch.rand(1, 16, 16) * 1.9 - 0.95
+    mean[0, 0, 0] = -1  # a pixel that is always black must not become -inf
+    G.init_output_bias(mean)
+    assert G.net[4].bias.isfinite().all()
+    nn.init.zeros_(G.net[4].weight)
+    assert torch.allclose(G(train.sample_z(2, 7)), mean.expand(2, -1, -1, -1), atol=3e-3)
+
+
+def test_z():
+    for sample_z in (train.sample_z, sample.sample_z):
+        z = sample_z(20_000, 5)
+        assert z.shape == (20_000, 5) and z.abs().max() <= 3 ** 0.5
+        assert z.min() < -1.72 and z.max() > 1.72
+        assert z.mean().abs() < 0.02 and z.var().item() == pytest.approx(1, abs=0.02)
+
+
+# The losses
+
+def test_losses_are_the_textbooks():
+    real, fake = torch.randn(2, 50, dtype=torch.float64) * 5
+    D_real, D_fake = torch.sigmoid(real), torch.sigmoid(fake)
+    value = D_real.log().mean() + (1 - D_fake).log().mean()  # V(D, G), Eq. 1
+    assert train.d_loss(real, fake).item() == pytest.approx(-value.item())
+    assert train.g_loss(fake).item() == pytest.approx(-D_fake.log().mean().item())
+    assert train.g_loss(fake, saturating=True).item() == pytest.approx(
+        (1 - D_fake).log().mean().item())
+    zero = torch.zeros(3)
+    assert train.d_loss(zero, zero).item() == pytest.approx(math.log(4))  # Theorem 1
+
+
+@pytest.mark.parametrize("loss, logit, value, slope", [
+    (lambda a: train.d_loss(a, a * 0 - 200), -200, 200, -1),
+    (lambda a: train.d_loss(a, a * 0 - 200), 200, 0, 0),
+    (lambda a: train.d_loss(a * 0 + 200, a), 200, 200, 1),
+    (lambda a: train.d_loss(a * 0 + 200, a), -200, 0, 0),
+    (lambda a: train.g_loss(a), -200, 200, -1),
+    (lambda a: train.g_loss(a), 200, 0, 0),
+    (lambda a: train.g_loss(a, saturating=True), -200, 0, 0),  # no gradient: why Sec. 3 leaves it
+    (lambda a: train.g_loss(a, saturating=True), 200, -200, -1)])
+def test_losses_of_extreme_logits(loss, logit, value, slope):
+    a = torch.full((4,), float(logit), requires_grad=True)
+    loss(a).backward()
+    assert loss(a).item() == pytest.approx(value, abs=1e-6)
+    assert a.grad.tolist() == pytest.approx([slope / 4] * 4, abs=1e-6)
+
+
+# The schedules
+
+@pytest.mark.parametrize("updates, lr", [
+    (0, 0.1), (1, 0.1 / 1.000004), (125_000, 0.1 * math.exp(-125_000 * math.log1p(4e-6))),
+    (10 ** 8, 1e-6)])
+def test_learning_rate(updates, lr):
+    assert train.learning_rate(0.1, updates) == pytest.approx(lr, rel=1e-9)
+
+
+@pytest.mark.parametrize("epoch, value", [(0, 0.5), (1, 0.5), (125.5, 0.6), (250, 0.7), (999, 0.7)])
+def test_momentum(epoch, value):
+    assert train.momentum(epoch) == pytest.approx(value)
+
+
+def test_schedules_are_used(watched):
+    """Over two epochs and a half, for G and, at half the rate, for D."""
+    watch, images = watched("--steps", 6, "--batch-size", 27)
+    for i, (step_d, step_g) in enumerate(zip(*[iter(watch.all("step"))] * 2, strict=True)):
+        lr, momentum = train.learning_rate(0.1, i), train.momentum(27 * i / len(images))
+        assert step_g.group["lr"] == pytest.approx(lr, rel=1e-12)
+        assert step_d.group["lr"] == pytest.approx(lr / 2, rel=1e-12)
+        for group in (step_d.group, step_g.group):
+            assert group["momentum"] == momentum
+            assert (group["dampening"], group["weight_decay"], group["nesterov"]) == (0, 0, False)
+    assert momentum > 0.5
+
+
+# Algorithm 1
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_algorithm_1(watched, k):
+    watch, images = watched("--steps", 2, "--k", k)
+    once = " ".join(["G D D step(D)"] * k + ["G D step(G)"])
+    assert watch.order() == f"{once} {once}"
+    assert [e.fresh for e in watch.all("step")] == ([{"D"}] * k + [{"G"}]) * 2
+
+    z = torch.stack([e.x for e in watch.all("G")])
+    assert len(z.flatten(0, 1).unique(dim=0)) == len(z) * 4  # fresh noise each time
+    seen = iter(watch.all("D"))
+    batches, made = images.batches(4, seed=0), iter(watch.all("G"))
+    for _ in range(2):
+        for _ in range(k):
+            assert torch.equal(next(seen).x, next(batches))  # fresh data each time
+            assert torch.equal(next(seen).x, next(made).y)
+        assert torch.equal(next(seen).x, next(made).y)
+    assert all(e.training for e in watch.all("D"))  # dropout is on, in G's update too
+
+
+def test_g_learns_from_the_updated_d(watched):
+    watch, _ = watched("--steps", 1)
+    real, fake, again = watch.all("D")
+    assert all(map(torch.equal, real.weights, fake.weights))
+    assert not all(map(torch.equal, fake.weights, again.weights))
+
+
+def test_training_starts_at_the_mean_image(watched):
+    watch, images = watched("--steps", 1)
+    p = ((images[:].mean(0) + 1) / 2).clamp(1e-3, 1 - 1e-3)
+    assert torch.allclose(watch.all("G")[0].weights[-1], torch.logit(p).flatten(), atol=1e-5)
+
+
+def test_the_first_step_of_d_is_half_the_gradient_of_its_loss(watched):
+    """[authors' code] 0.5 (BCE(D(x), 1) + BCE(D(G(z)), 0)), with the rate 0.1."""
+    watch, _ = watched("--steps", 1)
+    real, fake, again = watch.all("D")
+    bias = -1  # of D's last layer: its gradient needs the logits alone
+    half = 0.5 * (torch.sigmoid(real.y) - 1).mean() + 0.5 * torch.sigmoid(fake.y).mean()
+    assert torch.allclose(again.weights[bias] - fake.weights[bias], -0.1 * half, atol=1e-6)
+
+
+def test_saturating_flag(watched, tmp_path):
+    watched("--steps", 2, "--saturating")
+    losses = [float(row.split(",")[2]) for row in
+              (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]]
+    assert len(losses) == 2 and all(-1 < loss < 0 for loss in losses)  # E[log(1 - D(G(z)))]
+
+
+@pytest.mark.parametrize("flags", [("--width", 17), ("--units", 9), ("--z-dim", 5),
+                                   ("--size", 28), ("--data", "faces")])
+def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
+    watched("--steps", 1)
+    before = (tmp_path / "run" / "ckpt.pt").read_bytes()
+    with pytest.raises(SystemExit):
+        train.train(train.parse_args(
+            ["--resume", "--out", str(tmp_path / "run"), *map(str, flags)]))
+    assert "does not fit" in capfd.readouterr().err
+    assert (tmp_path / "run" / "ckpt.pt").read_bytes() == before
+
+
+# sample.py: Parzen's window
+
+def parzen_by_hand(x, mu, sigma):
+    """In float64, one pair after the other."""
+    d = x.shape[1]
+    out = []
+    for a in x.double():
+        terms = [-((a - m) ** 2).sum().item() / (2 * sigma ** 2) for m in mu.double()]
+        top = max(terms)
+        out.append(top + math.log(sum(math.exp(t - top) for t in terms) / len(mu))
+                   - d * math.log(sigma * math.sqrt(2 * math.pi)))
+    return out
+
+
+@pytest.mark.parametrize("n, m", [(3, 4), (40, 60)])  # torch.cdist changes its way above 25
+@pytest.mark.parametrize("sigma", [0.1, 0.2, 1.0])
+def test_log_likelihood(n, m, sigma):
+    torch.manual_seed(0)
+    x, mu = torch.rand(n, 20), torch.rand(m, 20)
+    assert sample.log_likelihood(x, mu, sigma).tolist() == pytest.approx(
+        parzen_by_hand(x, mu, sigma), abs=2e-3)
+
+
+def test_log_likelihood_of_mnists_size():
+    """784 pixels near the samples, where float32 loses most: to a hundredth of a nat."""
+    torch.manual_seed(0)
+    mu = torch.rand(60, 784).round()
+    x = (mu[:30] + 0.1 * torch.randn(30, 784)).clamp(0, 1)
+    assert sample.log_likelihood(x, mu, 0.1).tolist() == pytest.approx(
+        parzen_by_hand(x, mu, 0.1), abs=0.02)
+
+
+def test_log_likelihood_of_one_sample_is_the_gaussian():
+    x, mu = torch.rand(700, 6), torch.rand(1, 6)  # more than one part of 500
+    normal = torch.distributions.Normal(mu[0], 0.3)
+    assert torch.allclose(sample.log_likelihood(x, mu, 0.3), normal.log_prob(x).sum(1), atol=1e-4)
+
+
+def test_sigma_is_chosen_on_validation_images(monkeypatch):
+    torch.manual_seed(0)
+    mu = torch.rand(50, 1, 3, 3)  # in [0, 1]; images are in [-1, 1]
+    monkeypatch.setattr(sample, "generate", lambda G, ckpt, n: mu[:n] * 2 - 1)
+
+    def near(noise, n):
+        return (mu[torch.arange(n) % 50] + noise * torch.randn(n, 1, 3, 3)) * 2 - 1
+
+    grid = [10 ** (i / 9 - 1) for i in range(10)]
+    for noise in (0.05, 0.3):
+        # after the first 1,000 come others, which must not count; the test images want sigma = 1
+        valid, test = torch.cat([near(noise, 1000), near(3, 500)]), near(3, 60)
+        mean, error, sigma = sample.parzen(None, None, valid, test, n=50)
+        score = {s: sum(parzen_by_hand((valid[:100].flatten(1) + 1) / 2, mu.flatten(1), s))
+                 for s in grid}
+        assert sigma == max(score, key=score.get) < 0.9
+        ll = torch.tensor(parzen_by_hand((test.flatten(1) + 1) / 2, mu.flatten(1), sigma))
+        assert mean == pytest.approx(ll.mean().item(), rel=1e-4)
+        assert error == pytest.approx((ll.std() / 60 ** 0.5).item(), rel=1e-4)
+
+
+# sample.py: figures
+
+def test_nearest_is_brute_force():
+    torch.manual_seed(0)
+    known, x = torch.rand(2300, 1, 3, 3) * 2 - 1, torch.rand(40, 1, 3, 3) * 2 - 1
+    x[0] = known[2299]  # of the last part
+    d = ((x[:, None] - known[None]) ** 2).flatten(2).sum(2)
+    assert torch.equal(sample.nearest(x, known), known[d.argmin(1)])
+
+
+@pytest.fixture
+def figures(watched, tmp_path, monkeypatch):
+    """What sample.py draws of a run, by file name, and the run's G."""
+    def draw(*flags):
+        grids = {}
+        monkeypatch.setattr(sample, "save_grid", lambda path, x, **options:
+                            grids.update({path.name: (x, options)}))
+        sample.main(["--ckpt", str(tmp_path / "run" / "ckpt.pt"), *flags])
+        return grids, sample.load_generator(tmp_path / "run" / "ckpt.pt")[0]
+    watched("--steps", 2)
+    return draw
+
+
+def test_fig_2_ends_with_the_nearest_training_image(figures):
+    grids, G = figures()
+    x, options = grids["fig2.png"]
+    x = x.unflatten(0, (-1, 6))
+    assert options["n_cols"] == 6
+    images = data.load_images("digits", 16)[:n_train()]
+    assert torch.equal(x[:, 5], sample.nearest(x[:, 4], images))
+    assert len(x[:, :5].flatten(0, 1).unique(dim=0)) == 5 * len(x)
+
+
+def test_fig_3_walks_straight_in_z(figures):
+    grids, G = figures("--seed", "3")
+    x, options = grids["fig3.png"]
+    torch.manual_seed(3)
+    ends = sample.sample_z(16, 100).unflatten(0, (8, 2))
+    rows = torch.stack([torch.stack([a + (b - a) * i / 9 for i in range(10)]) for a, b in ends])
+    assert options["n_cols"] == 10 and torch.allclose(x, G(rows.flatten(0, 1)), atol=1e-5)
+
+
+def test_parzen_flag_keeps_the_sets_apart(figures, monkeypatch, capsys):
+    seen = {}
+    monkeypatch.setattr(sample, "parzen", lambda G, ckpt, valid, test: seen.update(
+        valid=valid[:], test=test[:]) or (1.25, 0.5, 0.2))
+    figures("--parzen")
+    assert torch.equal(seen["valid"], data.load_images("digits", 16)[n_train():])
+    assert torch.equal(seen["test"], data.load_images("digits", 16, split="test")[:])
+    assert "1.2 +- 0.5 nats" in capsys.readouterr().out
+
+
+def test_log_4_is_the_value_at_the_optimum():
+    """C(G) = -log 4 + 2 JSD: for p_g = p_data the optimal D is 1/2, for disjoint ones C = 0."""
+    p, q = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.0, 0.5, 0.5])
+    for p_g, cost in ((p, -math.log(4)), (q, -math.log(4) + math.log(2))):  # JSD(p, q) = log 2 / 2
+        logits = (p.clamp_min(1e-30) / p_g.clamp_min(1e-30)).log()  # D* = p / (p + p_g), Eq. 2
+        value = -(p * F.softplus(-logits) + p_g * F.softplus(logits)).sum()
+        drawn = torch.tensor([0, 1]), torch.tensor([0, 1]) if p_g is p else torch.tensor([1, 2])
+        assert value.item() == pytest.approx(cost, abs=1e-5)
+        assert -train.d_loss(*(logits[i] for i in drawn)).item() == pytest.approx(cost, abs=1e-5)
