@@ -82,12 +82,14 @@ def main(argv: list[str] | None = None) -> None:
     p.error = fail
     p.add_argument("--ckpt", type=Path, default="runs/dcgan/ckpt.pt", help="the trained networks")
     p.add_argument("--out", type=Path, help="folder for the figures; by default beside the ckpt")
-    p.add_argument("--vectors", type=int, nargs=9, choices=range(1000), metavar="I",
+    p.add_argument("--vectors", type=int, nargs=9, metavar="I",
                    help="Fig. 7: three samples each for A, B, C, by their number in candidates.png")
     p.add_argument("--n", type=int, default=64, help="how many samples")
     p.add_argument("--each", type=Path, help="folder for --n single PNGs, instead of the figures")
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     args = p.parse_args(argv)
+    if args.vectors and not all(0 <= i < 100 for i in args.vectors):
+        fail(f"--vectors {args.vectors}: candidates.png numbers its samples 0 to 99")
     G, ckpt = load_generator(args.ckpt)
     run = ckpt["args"]
     if args.each:
@@ -117,9 +119,13 @@ def main(argv: list[str] | None = None) -> None:
         picks = [i for concept in CONCEPTS for i in exemplars(scores, faces.attributes, concept)]
         names = [", ".join(k if v else f"not {k}" for k, v in c.items()) for c in CONCEPTS]
     if picks:
+        fig7 = arithmetic(G, z, picks)
         captions = [f"{sign} {name}" for sign, name in zip(" -+", names, strict=True)]
-        save_grid(out / "fig7.png", arithmetic(G, z, picks), captions=captions, scale=2)
+        save_grid(out / "fig7.png", fig7, captions=captions, scale=2)
     print(f"wrote samples.png, fig4.png, candidates.png{', fig7.png' if picks else ''} to {out}")
+    if not args.vectors and picks:
+        found = dict(zip(faces.attributes, judge(fig7[14:15], faces)[0].tolist(), strict=True))
+        print("A - B + C by the linear judge:", *(f"{k} {found[k]:+.2f}" for k in CONCEPTS[0]))
     if not picks:
         print("for fig7.png pick three samples for each of A, B, C in candidates.png: --vectors")
 
