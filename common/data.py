@@ -87,7 +87,8 @@ class Data:
 
     A field of images is float32 (n, c, h, w) in [-1, 1]; of class labels int64 (n,), of label maps
     int64 (n, h, w); of attributes float32 (n, k). A set of one field yields tensors, another set
-    tuples of them. channels: of the images, 1 or 3. classes, attributes: their names, or empty.
+    tuples of them. name: the set's, or a folder's absolute path. channels: of the images, 1 or 3.
+    classes, attributes: their names, or empty.
     """
 
     def __init__(self, read: Callable, rows: np.ndarray, name: str, size: int, channels: int,
@@ -443,6 +444,11 @@ def _root(root) -> Path:
 
 # Folders
 
+def _name(data) -> str:
+    """The name of a set, or the absolute path of a folder: it says the same from everywhere."""
+    return data if data in NAMES else os.path.abspath(Path(data).expanduser())
+
+
 def _folder(data, looked_for: str) -> Path:
     """The absolute path of a folder that exists; `looked_for` is for the message if it does not."""
     folder = Path(os.path.abspath(Path(data).expanduser()))
@@ -711,7 +717,7 @@ def load_crops(data, size: int, *, root=None, split: str = "train", device="cpu"
 
     rows = _try_all(found, keep, data, f"{found.channels} channels", resident, skip_bad)
     read = partial(_read_crops, pictures.__getitem__ if resident else whole, size)
-    return Data(read, rows, str(data), size, found.channels, device=device, workers=workers,
+    return Data(read, rows, _name(data), size, found.channels, device=device, workers=workers,
                 resident=resident, crops=True)
 
 
@@ -744,7 +750,7 @@ def _load(found: _Found, data, size: int, device, workers: int, skip_bad: bool) 
     read = found.read
     if resident:
         read = partial(_read_resident, [kept.to(device) for kept in store])
-    return Data(read, rows, str(data), size, found.channels, found.classes, found.attributes,
+    return Data(read, rows, _name(data), size, found.channels, found.classes, found.attributes,
                 device=device, workers=workers, resident=resident)
 
 

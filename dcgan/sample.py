@@ -26,6 +26,8 @@ def load_generator(path: Path) -> tuple[Generator, dict]:
     try:
         ckpt = torch.load(path, map_location="cpu", weights_only=True)
         args = ckpt["args"]
+        if ckpt["paper"] != "dcgan":
+            raise ValueError(ckpt["paper"])
         G = Generator(args["size"], ckpt["channels"], args["z_dim"], args["width"])
         G.load_state_dict(ckpt["G"])
     except FileNotFoundError:
@@ -88,6 +90,8 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--each", type=Path, help="folder for --n single PNGs, instead of the figures")
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     args = p.parse_args(argv)
+    if args.n < 1:
+        fail(f"--n {args.n}: looked for 1 or more")
     if args.vectors and not all(0 <= i < 100 for i in args.vectors):
         fail(f"--vectors {args.vectors}: candidates.png numbers its samples 0 to 99")
     G, ckpt = load_generator(args.ckpt)
@@ -131,4 +135,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as e:  # a full disk, a folder that cannot be written
+        fail(f"{e}: free some room, or change --out or --each")

@@ -70,7 +70,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sample-every", type=number(int, 1), default=100, help="steps between sample grids")
     add("--save-every", type=number(int, 1), default=250, help="steps between checkpoints")
     add("--workers", type=number(int, 0), default=4, help="readers of a set too large to keep")
-    add("--seed", type=number(int, 0), default=0, help="of weights, noise and the data's order")
+    add("--seed", type=number(int, 0, 2**32), default=0, help="of weights, noise, the data's order")
     add("--device", default=str(torch.accelerator.current_accelerator())
         if torch.accelerator.is_available() else "cpu", help="cuda, mps or cpu; the best there is")
     add("--skip-bad", action="store_true", help="leave unreadable images out, do not stop")
@@ -160,7 +160,8 @@ def sample(G: Generator, z: torch.Tensor) -> torch.Tensor:
 
 def train(args: argparse.Namespace) -> None:
     out, device = Path(args.out), pick_device(args.device)
-    scale = "the paper's scale" if args.paper else f"a small setting; --paper: {SCALE}"
+    is_paper = all(getattr(args, name) == value for name, value in PAPER.items())
+    scale = "the paper's scale" if is_paper else f"a small setting; --paper: {SCALE}"
     print(f"{NAME}: {args.data} at {args.size}x{args.size} on {device}, {scale}", flush=True)
     data = load_images(args.data, args.size, root=args.data_root, device=device,
                        workers=args.workers, skip_bad=args.skip_bad)
@@ -171,6 +172,8 @@ def train(args: argparse.Namespace) -> None:
     D = Discriminator(args.size, data.channels, args.width).to(device)
     opt_g = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(args.beta1, 0.999))
     opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(args.beta1, 0.999))
+    settings = {k: v for k, v in vars(args).items() if k not in ("out", "resume")}
+    settings["data"] = data.name  # of a folder, its absolute path
     parts = {"G": G, "D": D, "opt_g": opt_g, "opt_d": opt_d}  # all that training changes
 
     path, log = out / "ckpt.pt", out / "log.csv"
@@ -192,8 +195,8 @@ def train(args: argparse.Namespace) -> None:
                      D=parameters_to_vector(D.parameters()))
         save_checkpoint(path, {
             "paper": NAME, "step": step, "log_bytes": log.stat().st_size, "z_fixed": z_fixed,
-            "args": {k: v for k, v in vars(args).items() if k not in ("out", "resume")},
-            "channels": data.channels, **{name: part.state_dict() for name, part in parts.items()}})
+            "args": settings, "channels": data.channels,
+            **{name: part.state_dict() for name, part in parts.items()}})
 
     (out / "samples").mkdir(parents=True, exist_ok=True)
     with open(log, "a" if args.resume else "w") as f:
@@ -245,7 +248,8 @@ def train(args: argparse.Namespace) -> None:
         if stop:
             print(f"\nstopped after step {step}: --resume goes on")
             sys.exit(128 + stop[0])
-    save_gif(out / "samples.gif", sorted((out / "samples").glob("*.png")))
+    if frames := sorted((out / "samples").glob("[0-9]*.png"), key=lambda path: int(path.stem)):
+        save_gif(out / "samples.gif", frames)
     print(f"\ndone: step {max(first - 1, args.steps)}, see {out}/samples.gif, {NAME}/sample.py")
 
 
@@ -253,6 +257,8 @@ if __name__ == "__main__":
     args = parse_args()
     try:
         train(args)
+    except KeyboardInterrupt:  # before the first step
+        sys.exit(130)
     except torch.OutOfMemoryError:
         fail(f"out of memory: lower --batch-size ({args.batch_size}) or --size ({args.size})")
     except OSError as e:  # a full disk, a folder that cannot be written

@@ -24,6 +24,8 @@ def load_generator(path: Path) -> tuple[Generator, dict]:
     try:
         ckpt = torch.load(path, map_location="cpu", weights_only=True)
         args = ckpt["args"]
+        if ckpt["paper"] != "gan":
+            raise ValueError(ckpt["paper"])
         G = Generator(args["size"], ckpt["channels"], args["z_dim"], args["width"])
         G.load_state_dict(ckpt["G"])
     except FileNotFoundError:
@@ -89,6 +91,8 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--data-root", help="where the run's data set lies now")
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     args = p.parse_args(argv)
+    if args.n < 1:
+        fail(f"--n {args.n}: looked for 1 or more")
     G, ckpt = load_generator(args.ckpt)
     run = ckpt["args"]
     if args.each:
@@ -121,4 +125,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as e:  # a full disk, a folder that cannot be written
+        fail(f"{e}: free some room, or change --out or --each")

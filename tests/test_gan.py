@@ -317,13 +317,16 @@ def figures(watched, tmp_path, monkeypatch):
     return draw
 
 
-def test_fig_2_ends_with_the_nearest_training_image(figures):
-    grids, G = figures()
-    x, options = grids["fig2.png"]
+def test_fig_2_ends_with_the_nearest_training_image(figures, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sample, "nearest", lambda x, known, right=sample.nearest:
+                        seen.append(known[:]) or right(x, known))
+    x, options = figures()[0]["fig2.png"]
     x = x.unflatten(0, (-1, 6))
     assert options["n_cols"] == 6
-    images = data.load_images("digits", 16)[:n_train()]
-    assert torch.equal(x[:, 5], sample.nearest(x[:, 4], images))
+    assert torch.equal(seen[0], data.load_images("digits", 16)[:n_train()])  # not for validation
+    d = (x[:, 4:5] - seen[0]).flatten(2).norm(dim=2)
+    assert torch.equal(x[:, 5], seen[0][d.argmin(1)])
     assert len(x[:, :5].flatten(0, 1).unique(dim=0)) == 5 * len(x)
 
 

@@ -319,18 +319,21 @@ def test_kill_9_at_any_moment(paper, done, place):
     """Each time --resume goes on, and the end is that of the run that was never killed."""
     rng, out, ckpt = random.Random(0), place / "run", place / "run" / "ckpt.pt"
     wanted = max(2, 20 // len(PAPERS))  # kills between the first and the last checkpoint
+    longest = done.seconds / 4  # of the time to a kill
     for _ in range(10 * wanted):
         before = saved_at(ckpt)
         process = start(paper, *tiny(paper, out), *["--resume"] * bool(before))
         while process.is_alive() and saved_at(ckpt) == before:
             time.sleep(0.001)
-        process.join(rng.uniform(0, 0.4 * done.seconds))
+        process.join(rng.uniform(0, longest))
         process.kill()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
-        wanted -= 0 < read(ckpt)["step"] < 8
+        step = read(ckpt)["step"]
+        wanted -= 0 < step < 8
         if not wanted:
             break
+        longest *= {0: 1.3, 8: 0.7}.get(step, 1)
         if process.exitcode == 0:
             assert_same_run(out, done.out)
             shutil.rmtree(out)
@@ -461,6 +464,15 @@ def test_wrong_flags(paper, place, refuse, flags, says):
     write_data(paper, place / "few", 1)
     cut(write_data(paper, place / "cut", 8)[3])
     assert says in refuse(paper, *tiny(paper, "run", *flags.split()))
+
+
+@pytest.mark.parametrize("flags, says", [
+    ("--n many", "many"), ("--n 0", "0"), ("--n -1", "-1"), ("--nonsense", "--nonsense"),
+    ("--n 3 --each file/pngs", "file/pngs"), ("--out file/figures", "file/figures")],
+    ids=lambda text: text)
+def test_wrong_flags_of_sample(paper, done, place, refuse, flags, says):
+    (place / "file").write_text("in the way")
+    assert says in refuse(paper, "--ckpt", done.ckpt, *flags.split(), script="sample.py")
 
 
 def cut(path: Path) -> None:
