@@ -65,7 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=number(int, 1), default=64, help="images a step; paper: 128 [Sec. 4]")
     add("--lr", type=number(float, 0), default=2e-4, help="Adam's learning rate [Sec. 4]")
     add("--beta1", type=number(float, 0, 1), default=0.5, help="Adam's beta1 [Sec. 4]")
-    add("--steps", type=number(int, 1), default=2500, help="updates of G; paper: 5 epochs [Fig. 3]")
+    add("--steps", type=number(int, 1), default=2000, help="updates of G; paper: 5 epochs [Fig. 3]")
     add("--log-every", type=number(int, 1), default=25, help="steps between rows of log.csv")
     add("--sample-every", type=number(int, 1), default=100, help="steps between sample grids")
     add("--save-every", type=number(int, 1), default=250, help="steps between checkpoints")
