@@ -237,6 +237,16 @@ def test_commands_in_the_texts(paper):
             assert set(re.findall(r"(?<!\S)--[\w-]+", rest)) <= known.keys(), rest
 
 
+def test_row_of_the_front_page(paper):
+    """Its picture, its README, and the lines of its networks and its training, as they are."""
+    lines = [len((ROOT / paper / f"{name}.py").read_text().splitlines())
+             for name in ("model", "train")]
+    rows = [row for row in (ROOT / "README.md").read_text().splitlines()
+            if row.startswith("|") and f"({paper}/README.md)" in row]
+    assert len(rows) == 1
+    assert f'"{paper}/samples.png"' in rows[0] and "| {}, {} |".format(*lines) in rows[0]
+
+
 # A run
 
 def test_what_a_run_leaves(paper, done):
