@@ -400,7 +400,8 @@ def _from_torchvision(name: str, size: int, root: Path, split: str, labels: bool
         x = F.pad(x, (2, 2, 2, 2))  # 28 px digits are not resampled for the sake of a power of two
     y = dataset.targets if hasattr(dataset, "targets") else dataset.labels
     tables = (torch.as_tensor(y).long(),) if labels else ()
-    classes = getattr(dataset, "classes", "0123456789")
+    classes = [name.split(" - ")[0]  # MNIST's are "7 - seven"
+               for name in getattr(dataset, "classes", "0123456789")]
     return _Found(len(x), partial(_read_arrays, x, tables, size), x.shape[1], classes,
                   checked=True)
 

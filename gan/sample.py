@@ -15,7 +15,7 @@ from model import Generator
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(ROOT))  # the repository root, for common/
-from common.data import fail, load_images  # noqa: E402
+from common.data import NAMES, fail, load_images  # noqa: E402
 from common.images import save_grid, write_image  # noqa: E402
 
 
@@ -95,6 +95,8 @@ def main(argv: list[str] | None = None) -> None:
         fail(f"--n {args.n}: looked for 1 or more")
     G, ckpt = load_generator(args.ckpt)
     run = ckpt["args"]
+    if args.parzen and run["data"] not in NAMES:
+        fail(f"--parzen needs images that G has not seen, and {run['data']} has no test images")
     if args.each:
         args.each.mkdir(parents=True, exist_ok=True)
         for i, x in enumerate(generate(G, ckpt, args.n, args.seed)):
@@ -111,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
 
     load = dict(root=args.data_root or run["data_root"], skip_bad=run["skip_bad"])
     data = load_images(run["data"], run["size"], **load)
-    n_valid = len(data) // 6
+    n_valid = len(data) // 6 if run["data"] in NAMES else 0  # as in train.py
     train, valid = data.subset(0, len(data) - n_valid), data.subset(len(data) - n_valid, len(data))
     x = generate(G, ckpt, 40, args.seed).unflatten(0, (8, 5))
     fig2 = torch.cat([x, nearest(x[:, 4], train)[:, None]], 1)  # the training image nearest the 5th

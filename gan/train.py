@@ -26,7 +26,7 @@ from torch.nn.utils import parameters_to_vector
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(ROOT))  # the repository root, for common/
-from common.data import fail, load_images  # noqa: E402
+from common.data import NAMES, fail, load_images  # noqa: E402
 from common.images import save_curves, save_gif, save_grid  # noqa: E402
 
 NAME = "gan"
@@ -175,7 +175,8 @@ def train(args: argparse.Namespace) -> None:
     print(f"{NAME}: {args.data} at {args.size}x{args.size} on {device}, {scale}", flush=True)
     data = load_images(args.data, args.size, root=args.data_root, device=device,
                        workers=args.workers, skip_bad=args.skip_bad)
-    data = data.subset(0, len(data) - len(data) // 6)  # MNIST's last 10,000 choose Parzen's sigma
+    if args.data in NAMES:  # MNIST's last 10,000 choose Parzen's sigma; a folder is in class order
+        data = data.subset(0, len(data) - len(data) // 6)
 
     torch.manual_seed(args.seed)
     z_fixed = sample_z(64, args.z_dim).to(device)  # one set of pictures through the run

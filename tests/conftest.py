@@ -182,8 +182,9 @@ class Watch:
 
     def __init__(self, monkeypatch, module: ModuleType, optimiser: type[torch.optim.Optimizer]):
         self.nets, self.events, self.grads = {}, [], {}
-        for name, kind in (("G", "Generator"), ("D", "Discriminator")):
-            self._wrap(monkeypatch, module, name, kind)
+        for name, kind in (("G", "Generator"), ("D", "Discriminator"), ("D", "Critic")):
+            if hasattr(module, kind):
+                self._wrap(monkeypatch, module, name, kind)
         step = optimiser.step
         monkeypatch.setattr(optimiser, "step", lambda opt, *args: self._step(opt, step))
 
