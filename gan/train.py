@@ -149,7 +149,7 @@ def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
 
 
 def g_loss(fake: torch.Tensor, saturating: bool = False) -> torch.Tensor:
-    """-E[log D(G(z))] [Sec. 3], or saturating: E[log(1 - D(G(z)))] [Eq. 1], from logits (n,)."""
+    """-E[log D(G(z))] [Sec. 3], a Departure from Alg. 1, or saturating: E[log(1 - D(G(z)))]."""
     return -F.softplus(fake).mean() if saturating else F.softplus(-fake).mean()
 
 
@@ -225,7 +225,7 @@ def train(args: argparse.Namespace) -> None:
         lr = learning_rate(args.lr, step - 1)
         m = momentum((step - 1) * args.k * args.batch_size / len(data))
         opt_g.param_groups[0].update(lr=lr, momentum=m)
-        opt_d.param_groups[0].update(lr=lr / 2, momentum=m)  # the authors' code halves D's loss
+        opt_d.param_groups[0].update(lr=lr / 2, momentum=m)  # Departure: their code halves loss_d
 
         # Update D: k times, each on new data and new noise  [Alg. 1]
         for _ in range(args.k):

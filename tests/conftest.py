@@ -170,7 +170,40 @@ def write_data(paper: str, folder: Path, n: int) -> list[Path]:
     return sorted((folder / subfolders[0]).glob("*.jpg"))
 
 
+# Checks that several papers share
+
+def assert_resume_refused(train: ModuleType, out: Path, capfd, flags) -> None:
+    """These flags do not fit the networks of the run in `out`: one line, and nothing is lost."""
+    before = (out / "ckpt.pt").read_bytes()
+    with pytest.raises(SystemExit):
+        train.train(train.parse_args(["--resume", "--out", str(out), *map(str, flags)]))
+    assert "does not fit" in capfd.readouterr().err
+    assert (out / "ckpt.pt").read_bytes() == before
+
+
+def assert_no_neighbours(train: ModuleType, model: ModuleType) -> None:
+    """sample() uses batch norm's averages, gives the same image alone, and changes nothing."""
+    torch.manual_seed(0)
+    G, z = model.Generator(16, 3, 10, 8), train.sample_z(6, 10)
+    G(z)
+    averages = [b.clone() for b in G.buffers()]
+    together = train.sample(G, z)
+    assert torch.allclose(together[2:3], train.sample(G, z[2:3]), atol=1e-6)
+    assert all(map(torch.equal, averages, G.buffers()))
+    assert not torch.allclose(together, G(z), atol=1e-3)  # the averages are not the batch's
+    assert G.training and all(m.training for m in G.modules())
+
+
 # What a run does, step by step
+
+def watching(paper: str, train: ModuleType, optimiser, small: tuple, tmp_path, monkeypatch):
+    """A function of more flags: train() with `small` and these, and what happened in it."""
+    def go(*flags):
+        watch = Watch(monkeypatch, train, optimiser)
+        train.train(train.parse_args(tiny(paper, tmp_path / "run", *small, *flags)))
+        return watch
+    return go
+
 
 class Watch:
     """Records, while train() runs, every training pass through G and D and every optimiser step.

@@ -3,7 +3,14 @@ import math
 
 import pytest
 import torch
-from conftest import Watch, load, n_parameters, parser, tiny
+from conftest import (
+    assert_no_neighbours,
+    assert_resume_refused,
+    load,
+    n_parameters,
+    parser,
+    watching,
+)
 from torch import nn
 
 from common import data
@@ -17,11 +24,7 @@ SIZES = parser("dcgan")._option_string_actions["--size"].choices
 @pytest.fixture
 def watched(tmp_path, monkeypatch):
     """train() with these flags, and what happened in it."""
-    def go(*flags):
-        watch = Watch(monkeypatch, train, torch.optim.Adam)
-        train.train(train.parse_args(tiny("dcgan", tmp_path / "run", *SMALL, *flags)))
-        return watch
-    return go
+    return watching("dcgan", train, torch.optim.Adam, SMALL, tmp_path, monkeypatch)
 
 
 # The networks
@@ -185,25 +188,11 @@ def test_beta1_given_at_resume_is_used(watched, tmp_path):
                                    ("--data", "digits")])
 def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
     watched("--steps", 1)
-    before = (tmp_path / "run" / "ckpt.pt").read_bytes()
-    with pytest.raises(SystemExit):
-        train.train(train.parse_args(
-            ["--resume", "--out", str(tmp_path / "run"), *map(str, flags)]))
-    assert "does not fit" in capfd.readouterr().err
-    assert (tmp_path / "run" / "ckpt.pt").read_bytes() == before
+    assert_resume_refused(train, tmp_path / "run", capfd, flags)
 
 
 def test_sampling_depends_on_no_neighbour():
-    torch.manual_seed(0)
-    G, z = model.Generator(16, 3, 10, 8), train.sample_z(6, 10)
-    G(z)
-    together = train.sample(G, z)
-    assert torch.allclose(together[2:3], train.sample(G, z[2:3]), atol=1e-6)
-    assert not torch.allclose(together, G(z), atol=1e-3)  # the averages are not the batch's
-    assert G.training and all(m.training for m in G.modules())
-    averages = [b.clone() for b in G.buffers()]
-    train.sample(G, z)
-    assert all(map(torch.equal, averages, G.buffers()))
+    assert_no_neighbours(train, model)
 
 
 # sample.py

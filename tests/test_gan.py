@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import FEW, Watch, load, n_parameters, tiny
+from conftest import FEW, Watch, assert_resume_refused, load, n_parameters, tiny
 from torch import nn
 
 from common import data
@@ -227,12 +227,7 @@ def test_saturating_flag(watched, tmp_path):
                                    ("--size", 28), ("--data", "faces")])
 def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
     watched("--steps", 1)
-    before = (tmp_path / "run" / "ckpt.pt").read_bytes()
-    with pytest.raises(SystemExit):
-        train.train(train.parse_args(
-            ["--resume", "--out", str(tmp_path / "run"), *map(str, flags)]))
-    assert "does not fit" in capfd.readouterr().err
-    assert (tmp_path / "run" / "ckpt.pt").read_bytes() == before
+    assert_resume_refused(train, tmp_path / "run", capfd, flags)
 
 
 # sample.py: Parzen's window

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Watch, load, n_parameters, tiny
+from conftest import assert_resume_refused, load, n_parameters, watching
 from torch import nn
 
 from common import data
@@ -25,11 +25,7 @@ NETS = [(size, arch) for arch in ("dcgan", "resnet") for size in (16, 28, 32, 64
 @pytest.fixture
 def watched(tmp_path, monkeypatch):
     """train() with these flags, and what happened in it."""
-    def go(*flags):
-        watch = Watch(monkeypatch, train, torch.optim.Adam)
-        train.train(train.parse_args(tiny("wgan_gp", tmp_path / "run", *SMALL, *flags)))
-        return watch
-    return go
+    return watching("wgan_gp", train, torch.optim.Adam, SMALL, tmp_path, monkeypatch)
 
 
 # The penalty
@@ -380,12 +376,7 @@ def test_lr_decay(watched):
                                    ("--arch", "resnet"), ("--data", "faces")])
 def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
     watched("--steps", 1, "--n-critic", 1)
-    before = (tmp_path / "run" / "ckpt.pt").read_bytes()
-    with pytest.raises(SystemExit):
-        train.train(train.parse_args(
-            ["--resume", "--out", str(tmp_path / "run"), *map(str, flags)]))
-    assert "does not fit" in capfd.readouterr().err
-    assert (tmp_path / "run" / "ckpt.pt").read_bytes() == before
+    assert_resume_refused(train, tmp_path / "run", capfd, flags)
 
 
 def test_resnet_trains_and_resumes(watched, tmp_path):

@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--out", type=Path, default="runs/wgan_gp/fig1.png", help="the picture")
     add("--clip", type=number(float, 1e-9), default=0.01, help="of the first row's critic [WGAN]")
     add("--lambda-gp", type=number(float, 0), default=0.1, help="of the second row's "
-        "[authors' code]; with Alg. 1's 10 it has to learn much longer")
+        "[authors' code]; a Departure: Alg. 1 has 10, which learns far slower")
     add("--train-g", action="store_true", help="train a G too, one update a step")
     add("--n-critic", type=number(int, 1), default=5, help="critic updates a step [Alg. 1]")
     add("--batch-size", type=number(int, 1), default=256, help="points [authors' code]")

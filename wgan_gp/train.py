@@ -173,7 +173,7 @@ def gradient_penalty(D: nn.Module, x: torch.Tensor, x_fake: torch.Tensor) -> tor
 
 @torch.no_grad()
 def sample(G: Generator, z: torch.Tensor) -> torch.Tensor:
-    """G(z) with batch norm's running averages: a picture does not depend on its neighbours."""
+    """G(z). Departure: batch norm's running averages, so no picture depends on another."""
     x = G.eval()(z)
     G.train()
     return x
