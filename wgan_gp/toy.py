@@ -16,7 +16,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
 from train import d_loss, fail, g_loss, gradient_penalty, number, show
+
+from common.images import write_image  # train has put the repository root on the path
 
 SETS = ("gaussians8", "gaussians25", "swissroll")
 EDGE = 2.5  # a panel shows [-EDGE, EDGE]^2
@@ -127,9 +130,12 @@ def main(argv: list[str] | None = None) -> None:
         for c, image in enumerate(row):
             sheet.paste(image, (pad + c * (side + pad), 30 + r * (side + 30)))
         ImageDraw.Draw(sheet).text((pad, 7 + r * (side + 30)), text, "black", font)
-    sheet.save(args.out)
+    write_image(args.out, pil_to_tensor(sheet) / 127.5 - 1)  # atomically
     print(f"\nwrote {args.out}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as e:  # a full disk, a folder that cannot be written
+        fail(f"{e}: free some room or change --out")
