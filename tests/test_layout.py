@@ -32,6 +32,8 @@ from conftest import (
 )
 from PIL import Image
 
+from common import data
+
 pytestmark = pytest.mark.usefixtures("small_data")
 FLAGS = """--data --data-root --out --size --batch-size --lr --steps --log-every --sample-every
            --save-every --workers --seed --device --skip-bad --paper --resume""".split()
@@ -234,6 +236,33 @@ def test_commands_in_the_texts(paper):
         if script in SCRIPTS:
             known = parser(folder, script)._option_string_actions
             assert set(re.findall(r"(?<!\S)--[\w-]+", rest)) <= known.keys(), rest
+
+
+def test_commands_of_the_readme_run(paper, place, capfd):
+    """All of them, one after the other in an empty directory: only the scale is tiny, a set that
+    would be downloaded gives way to the built-in one, and --official needs a file of others."""
+    readme = (ROOT / paper / "README.md").read_text()
+    lines = [line.partition("  #")[0].split()
+             for block in re.findall(r"^```.*?^```", readme, re.M | re.S)
+             for line in block.splitlines() if line.startswith("python ")]
+    assert any("--resume" in line for line in lines) and any("--n" in line for line in lines)
+    for number, (_, script, *flags) in enumerate(lines):
+        folder, script = script.split("/")
+        if "--official" in flags or script not in ("train.py", "sample.py"):
+            continue  # toy.py and its like have tests of their own
+        if script == "train.py":
+            at = flags.index("--data") + 1 if "--data" in flags else None
+            if at is None or "/" not in flags[at] or flags[at] in data.NAMES:
+                flags += ["--data", parser(folder).get_default("data")]
+            elif not Path(flags[at]).exists():
+                write_data(folder, Path(flags[at]), 8)
+            out = "runs/" + (paper if number == 0 or "--resume" in flags else f"{number}")
+            flags += tiny(paper, out, "--steps", 2) if "--resume" not in flags else ["--steps", 3]
+        elif "--n" in flags:
+            flags[flags.index("--n") + 1] = "2"
+        if "--input" in flags and not Path(flags[flags.index("--input") + 1]).exists():
+            write_data(folder, Path(flags[flags.index("--input") + 1]), 2)
+        assert main(folder, *flags, script=script) == 0, (lines[number], capfd.readouterr().err)
 
 
 def test_row_of_the_front_page(paper):

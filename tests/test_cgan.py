@@ -1,0 +1,485 @@
+"""cgan/: the paper's MNIST networks and schedule, the class in both networks, Fig. 2, Parzen."""
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import FEW, Watch, assert_resume_refused, load, n_parameters, tiny, write_data
+from torch import nn
+
+from common import data
+
+model, train, sample = (load("cgan", module) for module in ("model", "train", "sample"))
+pytestmark = pytest.mark.usefixtures("small_data")
+NETS = {"G": train.Generator, "D": train.Discriminator}
+SMALL = ("--width", 16, "--units", 8, "--sample-every", 100, "--save-every", 100)
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    """train() with these flags; what happened in it, and the examples that it had.
+
+    watch.asked: of every training pass, in their order, the network and its classes.
+    """
+    def go(*flags):
+        asked = []
+        for name, kind in NETS.items():
+            monkeypatch.setattr(kind, "forward", noting(asked, name, kind.forward))
+        watch = Watch(monkeypatch, train, torch.optim.SGD)
+        watch.asked = asked
+        train.train(train.parse_args(tiny("cgan", tmp_path / "run", *SMALL, *flags)))
+        return watch, data.load_labelled("digits", 16).subset(0, n_train())
+    return go
+
+
+def noting(asked, name, forward):
+    def noted(net, x, y):
+        if torch.is_grad_enabled():  # sampling is no training
+            asked.append((name, y.clone()))
+        return forward(net, x, y)
+    return noted
+
+
+def n_train() -> int:
+    return FEW["train"] - FEW["train"] // 6
+
+
+# The networks
+
+def test_the_papers_setting(tmp_path):
+    args = train.parse_args(["--paper", "--out", str(tmp_path)])
+    assert (args.data, args.size, args.batch_size, args.k) == ("mnist", 28, 100, 1)
+    assert (args.lr, args.lr_decay, args.z_dim, args.dropout) == (0.1, 1.00004, 100, 0.5)
+    assert (args.saturating, args.steps) == (False, 250 * 500)
+    G = model.Generator(args.size, 1, 10, args.z_dim, args.width, args.dropout)
+    D = model.Discriminator(args.size, 1, 10, args.units, args.dropout)
+    assert (n_parameters(G), n_parameters(D)) == (2_413_984, 1_224_351)
+    assert (n_parameters(model.Generator()), n_parameters(model.Discriminator())) == (
+        2_413_984, 1_224_351)
+
+
+@pytest.mark.parametrize("size, channels, n_classes", [(16, 1, 2), (28, 1, 10), (64, 3, 3)])
+def test_shapes_and_range(size, channels, n_classes):
+    G = model.Generator(size, channels, n_classes, 7, 20)
+    D = model.Discriminator(size, channels, n_classes, 6)
+    nn.init.normal_(G.net[4].weight, std=50)  # to reach the ends of the range
+    for n in (1, 5):
+        y = torch.arange(n) % n_classes
+        x = G(train.sample_z(n, 7), y)
+        assert x.shape == (n, channels, size, size) and D(x, y).shape == (n,)
+    assert -1 <= x.min() < -0.8 < 0.8 < x.max() <= 1
+
+
+def test_layers():
+    def kinds(net):
+        return [type(m) for m in net]
+
+    G, D = model.Generator(), model.Discriminator()
+    assert [(m.in_features, m.out_features) for m in G.modules() if isinstance(m, nn.Linear)] == [
+        (100, 200), (10, 1000), (1200, 1200), (1200, 784)]
+    assert kinds(G.of_z) == kinds(G.of_y) == [nn.Linear, nn.ReLU]
+    assert kinds(G.net) == [nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.Sigmoid,
+                            nn.Unflatten]
+    assert [(m.linear.in_features, m.units, m.pieces) for m in D.modules()
+            if isinstance(m, model.Maxout)] == [(784, 240, 5), (10, 50, 5), (290, 240, 4)]
+    assert kinds(D.net) == [nn.Dropout, model.Maxout, nn.Dropout, nn.Linear]
+    assert [m.p for net in (G, D) for m in net.modules() if isinstance(m, nn.Dropout)] == [0.5] * 4
+
+
+def test_initialisation():
+    """As in the GAN paper's code, but for y: one input is on, where an image has 784."""
+    torch.manual_seed(0)
+    for net, a in ((model.Generator(), 0.05), (model.Discriminator(), 0.005)):
+        for m in net.modules():
+            if isinstance(m, nn.Linear):
+                limit = 1 if m in net.of_y.modules() else a
+                assert 0.9 * limit < m.weight.abs().max() <= limit and (m.bias == 0).all()
+                assert m.weight.std().item() == pytest.approx(limit / 3 ** 0.5, rel=0.05)
+
+
+def test_maxout_is_over_a_units_own_pieces():
+    layer = model.Maxout(4, units=3, pieces=5)
+    x = torch.randn(6, 4)
+    W, b = layer.linear.weight, layer.linear.bias
+    for i, row in enumerate(layer(x)):
+        for unit in range(3):
+            pieces = [x[i] @ W[5 * unit + j] + b[5 * unit + j] for j in range(5)]
+            assert row[unit].item() == pytest.approx(max(pieces).item(), abs=1e-5)
+
+
+def test_d_sees_the_papers_pixels_and_one_hot_classes():
+    """Pixels in [0, 1]; the numbers of the classes have no order."""
+    D = model.Discriminator(16, 1, 4, 8).eval()
+    x, y = torch.rand(3, 1, 16, 16) * 2 - 1, torch.tensor([2, 0, 3])
+    one_hot = torch.tensor([[0.0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    hidden = torch.cat([D.of_x((x + 1) / 2), D.of_y(one_hot)], 1)
+    assert torch.allclose(D(x, y), D.net(hidden)[:, 0])
+    G, z = model.Generator(16, 1, 4, 7, 20).eval(), torch.rand(3, 7)
+    hidden = torch.cat([G.of_z(z), G.of_y(one_hot)], 1)
+    assert torch.allclose(G(z, y), G.net(hidden) * 2 - 1)
+
+
+def test_the_class_reaches_both_networks():
+    """Another class, another output, and a gradient to all weights of the class's own layer."""
+    torch.manual_seed(0)
+    G, D = model.Generator(16, 1, 4, 7, 20).eval(), model.Discriminator(16, 1, 4, 8).eval()
+    for net, inputs in ((G, train.sample_z(8, 7)), (D, torch.rand(8, 1, 16, 16))):
+        for m in net.modules():
+            if isinstance(m, nn.Linear):
+                nn.init.normal_(m.weight, std=0.5)
+        y = torch.arange(8) % 4
+        out, other = net(inputs, y), net(inputs, y.roll(1))
+        assert ((out - other).reshape(8, -1).abs().amax(1) > 1e-4).all()
+        assert torch.equal(net(inputs[[5]], y[[5]]), net(inputs[[5]], torch.tensor([1])))
+        out.sum().backward()
+        first = net.of_y[0] if net is G else net.of_y.linear
+        assert (first.weight.grad.abs().sum(0) > 0).all()  # of every class
+
+
+def test_dropout_is_on_hidden_units_alone():
+    """Not on z, x and y. A kept unit counts twice."""
+    torch.manual_seed(0)
+    G, D = model.Generator(16, 1, 4, 7, 20), model.Discriminator(16, 1, 4, 8)
+    y, z, x = torch.arange(3), torch.rand(3, 7), torch.rand(3, 1, 16, 16)
+    assert not torch.equal(D(x, y), D(x, y)) and not torch.equal(G(z, y), G(z, y))
+    for own in (G.of_z, G.of_y, D.of_x, D.of_y):
+        assert not any(isinstance(m, nn.Dropout) for m in own.modules())
+    seen = []
+    G.net[1].register_forward_hook(lambda m, args, out: seen.append(args[0]))
+    G(z, y)
+    hidden = torch.cat([G.of_z(z), G.of_y(F.one_hot(y, 4).float())], 1)
+    kept = seen[0] != 0
+    assert torch.allclose(seen[0][kept], 2 * hidden[kept])
+    assert kept[hidden > 0].double().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_samples_have_dropout_and_a_run_always_the_same():
+    G, z, y = model.Generator(16, 1, 4, 7, 20), torch.rand(3, 7), torch.arange(3)
+    x = train.sample(G, z, y)
+    assert torch.equal(train.sample(G, z, y), x) and G.training
+    assert not torch.equal(G.eval()(z, y), x)
+
+
+def test_output_bias_is_the_logit_of_the_mean():
+    G = model.Generator(16, 1, 4, 7, 20)
+    mean = torch.rand(1, 16, 16) * 1.9 - 0.95
+    mean[0, 0, 0] = -1  # a pixel that is always black must not become -inf
+    G.init_output_bias(mean)
+    assert G.net[4].bias.isfinite().all()
+    nn.init.zeros_(G.net[4].weight)
+    x = G(train.sample_z(2, 7), torch.arange(2))
+    assert torch.allclose(x, mean.expand(2, -1, -1, -1), atol=3e-3)
+
+
+def test_z():
+    for sample_z in (train.sample_z, sample.sample_z):
+        z = sample_z(20_000, 5)
+        assert z.shape == (20_000, 5) and 0 <= z.min() < 0.01 < 0.99 < z.max() < 1
+        assert z.mean().item() == pytest.approx(0.5, abs=0.01)
+        assert z.var().item() == pytest.approx(1 / 12, abs=0.003)
+
+
+# The losses
+
+def test_losses_are_the_textbooks():
+    real, fake = torch.randn(2, 50, dtype=torch.float64) * 5
+    D_real, D_fake = torch.sigmoid(real), torch.sigmoid(fake)
+    value = D_real.log().mean() + (1 - D_fake).log().mean()  # V(D, G), Eq. 2
+    assert train.d_loss(real, fake).item() == pytest.approx(-value.item())
+    assert train.g_loss(fake).item() == pytest.approx(-D_fake.log().mean().item())
+    assert train.g_loss(fake, saturating=True).item() == pytest.approx(
+        (1 - D_fake).log().mean().item())
+    zero = torch.zeros(3)
+    assert train.d_loss(zero, zero).item() == pytest.approx(math.log(4))
+
+
+@pytest.mark.parametrize("loss, logit, value, slope", [
+    (lambda a: train.d_loss(a, a * 0 - 200), -200, 200, -1),
+    (lambda a: train.d_loss(a, a * 0 - 200), 200, 0, 0),
+    (lambda a: train.d_loss(a * 0 + 200, a), 200, 200, 1),
+    (lambda a: train.d_loss(a * 0 + 200, a), -200, 0, 0),
+    (lambda a: train.g_loss(a), -200, 200, -1),
+    (lambda a: train.g_loss(a), 200, 0, 0),
+    (lambda a: train.g_loss(a, saturating=True), -200, 0, 0),  # no gradient: why it is not used
+    (lambda a: train.g_loss(a, saturating=True), 200, -200, -1)])
+def test_losses_of_extreme_logits(loss, logit, value, slope):
+    a = torch.full((4,), float(logit), requires_grad=True)
+    loss(a).backward()
+    assert loss(a).item() == pytest.approx(value, abs=1e-6)
+    assert a.grad.tolist() == pytest.approx([slope / 4] * 4, abs=1e-6)
+
+
+# The schedules
+
+@pytest.mark.parametrize("decay, updates, lr", [
+    (1.00004, 0, 0.1), (1.00004, 1, 0.1 / 1.00004), (1.000004, 1, 0.1 / 1.000004),
+    (1.00004, 57_565, 0.01), (1.00004, 10 ** 6, 1e-6), (1, 10 ** 6, 0.1)])
+def test_learning_rate(decay, updates, lr):
+    assert train.learning_rate(0.1, decay, updates) == pytest.approx(lr, rel=1e-4 * (lr == 0.01)
+                                                                     or 1e-9)
+
+
+@pytest.mark.parametrize("epoch, value", [(0, 0.5), (1, 0.5), (125.5, 0.6), (250, 0.7), (999, 0.7)])
+def test_momentum(epoch, value):
+    assert train.momentum(epoch) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("decay", [1.00004, 1.5])
+def test_schedules_are_used(watched, decay):
+    """Over two epochs and a half, for G and, at half the rate, for D."""
+    watch, examples = watched("--steps", 6, "--batch-size", 27, "--lr-decay", decay)
+    for i, (step_d, step_g) in enumerate(zip(*[iter(watch.all("step"))] * 2, strict=True)):
+        lr, momentum = 0.1 / decay ** i, train.momentum(27 * i / len(examples))
+        assert step_g.group["lr"] == pytest.approx(lr, rel=1e-12)
+        assert step_d.group["lr"] == pytest.approx(lr / 2, rel=1e-12)
+        for group in (step_d.group, step_g.group):
+            assert group["momentum"] == momentum
+            assert (group["dampening"], group["weight_decay"], group["nesterov"]) == (0, 0, False)
+    assert momentum > 0.5
+
+
+# A step
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_step(watched, k):
+    watch, examples = watched("--steps", 2, "--k", k)
+    once = " ".join(["G D D step(D)"] * k + ["G D step(G)"])
+    assert watch.order() == f"{once} {once}"
+    assert [e.fresh for e in watch.all("step")] == ([{"D"}] * k + [{"G"}]) * 2
+
+    z = torch.stack([e.x for e in watch.all("G")])
+    assert len(z.flatten(0, 1).unique(dim=0)) == len(z) * 4  # fresh noise each time
+    passes = zip(watch.all("D"), (y for name, y in watch.asked if name == "D"), strict=True)
+    made = zip(watch.all("G"), (y for name, y in watch.asked if name == "G"), strict=True)
+    batches = examples.batches(4, seed=0)
+    for _ in range(2):
+        for i in range(k + 1):
+            (fake, y_fake) = next(made)
+            if i < k:
+                x, y = next(batches)
+                real, y_real = next(passes)
+                assert torch.equal(real.x, x) and torch.equal(y_real, y)  # the picture's own class
+            again, y_again = next(passes)
+            assert torch.equal(again.x, fake.y)
+            assert torch.equal(y_again, y_fake)  # what G was asked for, D is told
+            assert torch.equal(y_fake, y)        # p(y) is that of the data
+    assert all(e.training for e in watch.all("D") + watch.all("G"))  # dropout is on, always
+
+
+def test_g_learns_from_the_updated_d(watched):
+    watch, _ = watched("--steps", 1)
+    real, fake, again = watch.all("D")
+    assert all(map(torch.equal, real.weights, fake.weights))
+    assert not all(map(torch.equal, fake.weights, again.weights))
+
+
+def test_training_starts_at_the_mean_image(watched):
+    watch, examples = watched("--steps", 1)
+    p = ((examples[:][0].mean(0) + 1) / 2).clamp(1e-3, 1 - 1e-3)
+    assert torch.allclose(watch.all("G")[0].weights[-1], torch.logit(p).flatten(), atol=1e-5)
+
+
+def test_the_first_step_of_d_is_half_the_gradient_of_its_loss(watched):
+    """[GAN code] 0.5 (BCE(D(x|y), 1) + BCE(D(G(z|y)), 0)), with the rate 0.1."""
+    watch, _ = watched("--steps", 1)
+    real, fake, again = watch.all("D")
+    bias = -1  # of D's last layer: its gradient needs the logits alone
+    half = 0.5 * (torch.sigmoid(real.y) - 1).mean() + 0.5 * torch.sigmoid(fake.y).mean()
+    assert torch.allclose(again.weights[bias] - fake.weights[bias], -0.1 * half, atol=1e-6)
+
+
+def test_saturating_flag(watched, tmp_path):
+    watched("--steps", 2, "--saturating")
+    losses = [float(row.split(",")[2]) for row in
+              (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]]
+    assert len(losses) == 2 and all(-1 < loss < 0 for loss in losses)  # E[log(1 - D(G(z|y)))]
+
+
+def test_dropout_flag(watched):
+    for p in (0, 0.25):
+        watch, _ = watched("--steps", 2, "--dropout", p, "--resume" if p else "--workers=0")
+        for net in watch.nets.values():
+            assert {m.p for m in net.modules() if isinstance(m, nn.Dropout)} == {p}
+
+
+@pytest.mark.parametrize("flags", [("--width", 17), ("--units", 9), ("--z-dim", 5),
+                                   ("--size", 28), ("--data", "faces")])
+def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
+    watched("--steps", 1)
+    assert_resume_refused(train, tmp_path / "run", capfd, flags)
+
+
+# Data with classes
+
+def test_class_folders(watched, tmp_path):
+    """Their names are the classes; all pictures are trained on, the last class's too."""
+    write_data("cgan", tmp_path / "mine", 6)
+    watch, _ = watched("--steps", 3, "--data", tmp_path / "mine")
+    ckpt = torch.load(tmp_path / "run" / "ckpt.pt", weights_only=True)
+    assert ckpt["classes"] == ["one", "two"] and ckpt["y_fixed"].tolist() == [0] * 8 + [1] * 8
+    first = torch.cat([y for name, y in watch.asked if name == "G"][::2])  # 3 batches of 4: all
+    assert first.bincount().tolist() == [6, 6]
+
+
+def test_pictures_of_a_run_are_a_class_a_row(watched, tmp_path):
+    watched("--steps", 1)
+    ckpt = torch.load(tmp_path / "run" / "ckpt.pt", weights_only=True)
+    assert ckpt["classes"] == list("0123456789")
+    assert ckpt["y_fixed"].tolist() == [i // 8 for i in range(80)]
+    assert len(ckpt["z_fixed"].unique(dim=0)) == 80
+
+
+# sample.py: Parzen's window
+
+def parzen_by_hand(x, mu, sigma):
+    """In float64, one pair after the other."""
+    d = x.shape[1]
+    out = []
+    for a in x.double():
+        terms = [-((a - m) ** 2).sum().item() / (2 * sigma ** 2) for m in mu.double()]
+        top = max(terms)
+        out.append(top + math.log(sum(math.exp(t - top) for t in terms) / len(mu))
+                   - d * math.log(sigma * math.sqrt(2 * math.pi)))
+    return out
+
+
+@pytest.mark.parametrize("n, m", [(3, 4), (40, 60)])  # torch.cdist changes its way above 25
+@pytest.mark.parametrize("sigma", [0.1, 0.2, 1.0])
+def test_log_likelihood(n, m, sigma):
+    torch.manual_seed(0)
+    x, mu = torch.rand(n, 20), torch.rand(m, 20)
+    assert sample.log_likelihood(x, mu, sigma).tolist() == pytest.approx(
+        parzen_by_hand(x, mu, sigma), abs=2e-3)
+
+
+def test_log_likelihood_of_mnists_size():
+    """784 pixels near the samples, where float32 loses most: to a hundredth of a nat."""
+    torch.manual_seed(0)
+    mu = torch.rand(60, 784).round()
+    x = (mu[:30] + 0.1 * torch.randn(30, 784)).clamp(0, 1)
+    assert sample.log_likelihood(x, mu, 0.1).tolist() == pytest.approx(
+        parzen_by_hand(x, mu, 0.1), abs=0.02)
+
+
+def test_log_likelihood_of_one_sample_is_the_gaussian():
+    x, mu = torch.rand(700, 6), torch.rand(1, 6)  # more than one part of 500
+    normal = torch.distributions.Normal(mu[0], 0.3)
+    assert torch.allclose(sample.log_likelihood(x, mu, 0.3), normal.log_prob(x).sum(1), atol=1e-4)
+
+
+def test_sigma_is_chosen_on_validation_images(monkeypatch):
+    torch.manual_seed(0)
+    mu = torch.rand(50, 1, 3, 3)  # in [0, 1]; images are in [-1, 1]
+    monkeypatch.setattr(sample, "generate", lambda G, ckpt, n: mu[:n] * 2 - 1)
+
+    def near(noise, n):
+        return (mu[torch.arange(n) % 50] + noise * torch.randn(n, 1, 3, 3)) * 2 - 1
+
+    grid = [10 ** (i / 9 - 1) for i in range(10)]
+    for noise in (0.05, 0.3):
+        # after the first 1,000 come others, which must not count; the test images want sigma = 1
+        valid, test = torch.cat([near(noise, 1000), near(3, 500)]), near(3, 60)
+        mean, error, sigma = sample.parzen(None, {"classes": ["a", "b"]}, valid, test, n=25)
+        score = {s: sum(parzen_by_hand((valid[:100].flatten(1) + 1) / 2, mu.flatten(1), s))
+                 for s in grid}
+        assert sigma == max(score, key=score.get) < 0.9
+        ll = torch.tensor(parzen_by_hand((test.flatten(1) + 1) / 2, mu.flatten(1), sigma))
+        assert mean == pytest.approx(ll.mean().item(), rel=1e-4)
+        assert error == pytest.approx((ll.std() / 60 ** 0.5).item(), rel=1e-4)
+
+
+def test_parzen_takes_1000_samples_of_each_class(monkeypatch):
+    """[Table 1] G draws the number of its class, and the window must be fitted on all of them."""
+    ckpt = {"classes": ["a", "b", "c"], "args": {"z_dim": 2}}
+    seen = {}
+    monkeypatch.setattr(sample, "log_likelihood",
+                        lambda x, mu, sigma: seen.update(mu=mu) or x[:, 0])
+    x = torch.zeros(20, 1, 1, 1)
+    sample.parzen(lambda z, y: y.float()[:, None, None, None] * 2 - 1, ckpt, x, x)
+    assert seen["mu"].flatten().long().bincount().tolist() == [1000] * 3
+
+
+# sample.py: classes
+
+@pytest.fixture
+def figures(watched, tmp_path, monkeypatch):
+    """What sample.py draws of a run, by file name, the run's G and its checkpoint."""
+    def draw(*flags):
+        grids = {}
+        monkeypatch.setattr(sample, "save_grid", lambda path, x, **options:
+                            grids.update({path.name: (x, options)}))
+        sample.main(["--ckpt", str(tmp_path / "run" / "ckpt.pt"), *flags])
+        return grids, *sample.load_generator(tmp_path / "run" / "ckpt.pt")
+    watched("--steps", 2)
+    return draw
+
+
+def test_generate_asks_for_y(figures):
+    """With dropout, as G was trained, and as a function of its arguments alone."""
+    _, G, ckpt = figures()
+    asked = []
+    G.register_forward_hook(lambda G, args, x: asked.append((args[1], G.training)))
+    y = torch.randint(10, (300,))
+    x = sample.generate(G, ckpt, 300, 5, y)
+    assert torch.equal(torch.cat([y for y, _ in asked]), y) and all(mode for _, mode in asked)
+    torch.manual_seed(5)
+    z = sample.sample_z(300, 100)
+    assert torch.equal(x[:250], G(z[:250], y[:250]))
+    assert not torch.equal(x, sample.generate(G, ckpt, 300, 6, y))
+    asked.clear()
+    sample.generate(G, ckpt, 30)
+    assert torch.equal(torch.cat([y for y, _ in asked]), torch.arange(30) % 10)  # each in turn
+
+
+def test_fig_2_is_a_class_a_row(figures):
+    grids, G, ckpt = figures("--seed", "3")
+    x, options = grids["fig2.png"]
+    assert options["n_cols"] == 10 and options["captions"] == list("0123456789")
+    y = torch.arange(100) // 10
+    assert torch.equal(x, sample.generate(G, ckpt, 100, 3, y))
+
+
+def test_class_flag(figures, tmp_path):
+    grids, G, ckpt = figures("--class", "7", "--n", "9", "--seed", "2")
+    x = sample.generate(G, ckpt, 9, 2, torch.full((9,), 7))
+    assert torch.equal(grids["class.png"][0], x) and "fig2.png" in grids
+    assert "class.png" not in figures()[0]
+    figures("--class", "7", "--n", "9", "--seed", "2", "--each", str(tmp_path / "sevens"))
+    files = sorted((tmp_path / "sevens").iterdir())
+    assert len(files) == 9
+    for file, picture in zip(files, x, strict=True):
+        read = sample_pixels(file)
+        assert (read - (picture[0] + 1) * 127.5).abs().max() <= 1
+
+
+def sample_pixels(file):
+    from common.images import read_image
+    return read_image(file, channels=1)[0].float()
+
+
+def test_an_unknown_class_lists_the_names(figures, capfd):
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        figures("--class", "seven")
+    err = capfd.readouterr().err
+    assert stopped.value.code == 2 and err.count("\n") == 1
+    assert "seven" in err and "0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in err
+
+
+def test_parzen_flag_keeps_the_sets_apart(figures, monkeypatch, capsys):
+    seen = {}
+    monkeypatch.setattr(sample, "parzen", lambda G, ckpt, valid, test: seen.update(
+        valid=valid[:], test=test[:]) or (1.25, 0.5, 0.2))
+    figures("--parzen")
+    assert torch.equal(seen["valid"], data.load_images("digits", 16)[n_train():])
+    assert torch.equal(seen["test"], data.load_images("digits", 16, split="test")[:])
+    assert "1.2 +- 0.5 nats" in capsys.readouterr().out
+
+
+def test_parzen_of_a_folder_is_refused(watched, tmp_path, capfd):
+    write_data("cgan", tmp_path / "mine", 6)
+    watched("--steps", 1, "--data", tmp_path / "mine")
+    capfd.readouterr()
+    with pytest.raises(SystemExit):
+        sample.main(["--ckpt", str(tmp_path / "run" / "ckpt.pt"), "--parzen"])
+    assert capfd.readouterr().err.count("\n") == 1

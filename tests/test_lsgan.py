@@ -1,0 +1,361 @@
+"""lsgan/: the layers of the authors' code, a score without a sigmoid, Eqs. 2, 8 and 9, Sec. 4.3."""
+import math
+
+import pytest
+import torch
+from conftest import (
+    assert_no_neighbours,
+    assert_resume_refused,
+    load,
+    n_parameters,
+    parser,
+    watching,
+)
+from torch import nn
+
+from common import data
+
+model, train, sample, mixture = (
+    load("lsgan", module) for module in ("model", "train", "sample", "mixture"))
+pytestmark = pytest.mark.usefixtures("small_data")
+SMALL = ("--width", 4, "--sample-every", 100, "--save-every", 100)
+HALVINGS = {16: (2, 4), 28: (2, 7), 32: (3, 4), 48: (3, 6), 64: (4, 4), 96: (4, 6), 112: (4, 7),
+            128: (5, 4), 256: (6, 4)}  # --size -> doublings of G, from a map of side 4 to 7
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    return watching("lsgan", train, torch.optim.Adam, SMALL, tmp_path, monkeypatch)
+
+
+# The networks
+
+def test_the_papers_setting(tmp_path):
+    args = train.parse_args(["--paper", "--out", str(tmp_path)])
+    assert (args.size, args.width, args.batch_size, args.z_dim) == (112, 64, 64, 1024)
+    assert (args.lr, args.beta1, args.steps) == (1e-3, 0.5, 1_000_000)
+    assert (args.scheme, args.no_bn) == ("0-1", False)
+
+
+@pytest.mark.parametrize("size, channels, z_dim, bn, g, d", [
+    (112, 3, 1024, True, 15_591_427, 4_333_441),  # [authors' code]
+    (32, 1, 1024, True, 5_749_889, 1_030_913),
+    (28, 1, 1024, True, 13_227_905, 213_121),
+    (112, 3, 1024, False, 15_591_427 - 2 * (5 * 256 + 128 + 64), 4_333_441)])
+def test_parameter_counts(size, channels, z_dim, bn, g, d):
+    with torch.device("meta"):
+        assert n_parameters(model.Generator(size, channels, z_dim, 64, bn)) == g
+        assert n_parameters(model.Discriminator(size, channels, 64)) == d
+        if (size, bn) == (112, True):
+            assert n_parameters(model.Generator()) == g
+            assert n_parameters(model.Discriminator()) == d
+
+
+@pytest.mark.parametrize("size", parser("lsgan")._option_string_actions["--size"].choices)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shapes(size, channels):
+    shapes = {"G": [], "D": []}
+    with torch.device("meta"):
+        G, D = model.Generator(size, channels, 10, 4), model.Discriminator(size, channels, 4)
+        for name, net in (("G", G), ("D", D)):
+            for m in net.modules():
+                if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+                    m.register_forward_hook(
+                        lambda m, x, y, name=name: shapes[name].append(tuple(y.shape[1:])))
+        x = G(torch.empty(3, 10))
+        assert x.shape == (3, channels, size, size) and D(x).shape == (3,)
+    n, side = HALVINGS[size]
+    sides = [side << i for i in range(n + 1)]  # of 112: 7, 14, 28, 56, 112
+    assert shapes["D"] == [(4 * min(2 ** i, 8), s, s) for i, s in enumerate(sides[-2::-1])]
+    assert shapes["G"] == [*[(16, s, s) for s in sides[1:-2] for _ in range(2)],
+                           (8, *sides[-2:-1] * 2), (4, size, size), (channels, size, size)]
+
+
+@pytest.mark.parametrize("size", [0, 4, 8, 14, 22, 33, 36, 100])
+def test_other_sizes_are_refused(size):
+    for net in (model.Generator, model.Discriminator):
+        with pytest.raises(ValueError, match="power of two"):
+            net(size)
+
+
+def kinds(net):
+    return [type(m) for m in net.modules() if not list(m.children())]
+
+
+def test_layers():
+    G, D = model.Generator(112, 3, 10, 4), model.Discriminator(112, 3, 4)
+    up, down, norm = nn.ConvTranspose2d, nn.Conv2d, nn.BatchNorm2d
+    assert kinds(G) == [nn.Linear, nn.Unflatten, norm, nn.ReLU, *[up, norm, nn.ReLU] * 6, up,
+                        nn.Tanh]
+    assert kinds(D) == [down, nn.LeakyReLU, *[down, norm, nn.LeakyReLU] * 3,
+                        nn.Flatten, nn.Linear]  # and no sigmoid
+    layers = [m for m in G.modules() if isinstance(m, up)]
+    assert [(m.kernel_size[0], m.stride[0]) for m in layers] == [
+        (3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 1)]
+    for m in (*G.modules(), *D.modules()):
+        if isinstance(m, (up, down, nn.Linear)):
+            assert m.bias is not None
+        if isinstance(m, down):
+            assert (m.kernel_size, m.stride) == ((5, 5), (2, 2))
+        if isinstance(m, nn.LeakyReLU):
+            assert m.negative_slope == 0.2
+        if isinstance(m, norm):
+            assert (m.eps, m.momentum, m.affine) == (1e-5, 0.1, True)
+
+
+def test_no_bn_is_g_alone(watched):
+    watch = watched("--steps", 1, "--no-bn")
+    norms = {name: sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+             for name, net in watch.nets.items()}
+    assert norms == {"G": 0, "D": 1}
+
+
+def test_a_score_is_any_number():
+    """A sigmoid would keep it in (0, 1), a ReLU above 0; doubled weights would not double it."""
+    torch.manual_seed(0)
+    D, x = model.Discriminator(16, 1, 4), torch.rand(200, 1, 16, 16) * 2 - 1
+    one = D(x)
+    with torch.no_grad():
+        D.net[-1].weight.mul_(1000)
+        D.net[-1].bias.fill_(0)
+    assert torch.allclose(D(x), 1000 * one, rtol=1e-3, atol=1e-3)
+    assert D(x).min() < -1 and D(x).max() > 2
+
+
+def test_initialisation():
+    torch.manual_seed(0)
+    for m in (*model.Generator(32).modules(), *model.Discriminator(32).modules()):
+        if isinstance(m, (nn.ConvTranspose2d, nn.Linear)) and m.weight.numel() > 10_000:
+            assert m.weight.std().item() == pytest.approx(0.02, rel=0.05)
+            assert m.weight.abs().max() > 0.06
+        elif isinstance(m, nn.Conv2d):
+            assert m.weight.std().item() == pytest.approx(0.0176, rel=0.05)  # what the cut leaves
+            assert 0.039 < m.weight.abs().max() <= 0.04
+        elif isinstance(m, nn.BatchNorm2d):
+            assert (m.weight == 1).all()
+        if getattr(m, "bias", None) is not None:
+            assert (m.bias == 0).all()
+
+
+def test_range():
+    torch.manual_seed(0)
+    G = model.Generator(16, 3, 10, 4)
+    nn.init.normal_(G.net[-2].weight)
+    x = G(train.sample_z(9, 10))
+    assert -1 <= x.min() < -0.9 and 0.9 < x.max() <= 1
+
+
+def test_z():
+    for sample_z in (train.sample_z, sample.sample_z):
+        z = sample_z(20_000, 5)
+        assert z.shape == (20_000, 5) and -1 <= z.min() < -0.99 < 0.99 < z.max() <= 1
+        assert z.mean().abs() < 0.01 and z.var().item() == pytest.approx(1 / 3, abs=0.01)
+
+
+# The pair for Chinese characters
+
+def test_character_networks():
+    with torch.device("meta"):
+        assert n_parameters(model.CharacterGenerator()) == 9_417_857
+        assert n_parameters(model.CharacterDiscriminator()) == 21_392_155
+    torch.manual_seed(0)
+    G, D = model.CharacterGenerator(5, 8), model.CharacterDiscriminator(5)
+    z, y = train.sample_z(6, 8), torch.tensor([0, 1, 2, 3, 4, 0])
+    x = G(z, y)
+    assert x.shape == (6, 1, 28, 28) and x.abs().max() <= 1 and x.min() < 0 < x.max()
+    assert D(x, y).shape == (6,)
+    assert nn.Sigmoid not in kinds(D)
+    assert torch.equal(G.eval()(z, y)[0], G(z, y.new_zeros(6))[0])
+    assert G.phi.weight is not D.phi.weight
+
+
+def test_the_label_reaches_every_place():
+    """G's input; in D the second convolution, the linear layer and the score."""
+    torch.manual_seed(0)
+    G, D = model.CharacterGenerator(5, 8).eval(), model.CharacterDiscriminator(5).eval()
+    z, y, other = train.sample_z(4, 8), torch.tensor([0, 1, 2, 3]), torch.tensor([1, 2, 3, 4])
+    assert not torch.allclose(G(z, y), G(z, other))
+    x = G(z, y).detach()
+    seen = []
+    for part in (D.conv2, D.linear, D.score):
+        part.register_forward_hook(lambda part, x, y: seen.append(x[0]))
+    D(x, y)
+    D(x, other)
+    for (one, two), at in zip(zip(seen[:3], seen[3:], strict=True), (257, 15_680, 1024),
+                              strict=True):
+        assert one.shape[1] == at + 256
+        assert not torch.allclose(one[:, at:], two[:, at:])
+    assert torch.equal(seen[0][:, :257], seen[3][:, :257])  # the first layer knows no label
+
+
+# The losses
+
+@pytest.mark.parametrize("a, b, c", [(0, 1, 1), (-1, 1, 0), (0.5, -2, 3)])
+def test_losses_are_eq_2(a, b, c):
+    real, fake = torch.randn(2, 50, dtype=torch.float64) * 5
+    d = sum((v - b) ** 2 for v in real.tolist()) / 100 + sum(
+        (v - a) ** 2 for v in fake.tolist()) / 100
+    assert train.d_loss(real, fake, a, b).item() == pytest.approx(d)
+    assert train.g_loss(fake, c).item() == pytest.approx(
+        sum((v - c) ** 2 for v in fake.tolist()) / 100)  # halved, too
+
+
+def test_the_two_schemes():
+    assert train.SCHEMES == {"0-1": (0, 1, 1), "pearson": (-1, 1, 0)}
+    a, b, c = train.SCHEMES["pearson"]
+    assert (b - c, b - a) == (1, 2)  # Theorem of Sec. 3.2.2
+    real, fake = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, 1.0])
+    assert train.d_loss(real, fake, a, b).item() == 1 + 1
+    assert train.g_loss(fake, c).item() == 0.5
+
+
+@pytest.mark.parametrize("score, slope", [(-200, -201), (1, 0), (200, 199)])
+def test_fakes_beyond_the_boundary_are_pulled_back(score, slope):
+    """Fig. 1: where the cross-entropy has no gradient left, on D's side of real, this one has."""
+    fake = torch.full((4,), float(score), requires_grad=True)
+    train.g_loss(fake, 1).backward()
+    assert fake.grad.tolist() == pytest.approx([slope / 4] * 4)
+
+
+def test_pearson_chi_squared():
+    """2 C(G) = chi^2(p_data + p_g || 2 p_g), at the best D: Eq. 8, on three points."""
+    p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.2, 0.6])  # p_data, p_g
+    a, b, c = train.SCHEMES["pearson"]
+    D = (b * p + a * q) / (p + q)
+    drawn = [torch.repeat_interleave(D, (10 * w).round().long()) for w in (p, q)]
+    # D is the best: no other score of any of the three points makes d_loss smaller
+    scores = D.clone().requires_grad_()
+    loss = train.d_loss(*(torch.repeat_interleave(scores, (10 * w).round().long())
+                          for w in (p, q)), a, b)
+    loss.backward()
+    assert scores.grad.abs().max() < 1e-6
+    C = train.g_loss(drawn[0], c) + train.g_loss(drawn[1], c)  # G's loss, and p_data's constant
+    chi2 = ((p + q - 2 * q) ** 2 / (p + q)).sum()
+    assert 2 * C.item() == pytest.approx(chi2.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("scheme", ["0-1", "pearson"])
+def test_the_scheme_is_used(watched, tmp_path, scheme):
+    watch = watched("--steps", 1, "--scheme", scheme)
+    a, b, c = train.SCHEMES[scheme]
+    real, fake, again = (e.y for e in watch.all("D"))
+    row = (tmp_path / "run" / "log.csv").read_text().splitlines()[1].split(",")
+    assert [float(cell) for cell in row[1:]] == pytest.approx([
+        ((real - b) ** 2).mean().item() / 2 + ((fake - a) ** 2).mean().item() / 2,
+        ((again - c) ** 2).mean().item() / 2, real.mean().item(), fake.mean().item()], abs=2e-5)
+
+
+@pytest.mark.parametrize("scheme", ["-1-1-1", "0", "0-1-0"])
+def test_no_other_mixture(tmp_path, capfd, scheme):
+    with pytest.raises(SystemExit):
+        train.parse_args(["--out", str(tmp_path), f"--scheme={scheme}"])
+    err = capfd.readouterr().err
+    assert "0-1" in err and "pearson" in err
+
+
+# A step
+
+def test_a_step(watched):
+    watch = watched("--steps", 2)
+    assert watch.order() == "G D D step(D) D step(G) G D D step(D) D step(G)"
+    assert [e.fresh for e in watch.all("step")] == [{"D"}, {"G"}] * 2
+    batches = data.load_images("digits", 16).batches(4, seed=0)
+    for made, real, fake, again in zip(watch.all("G"), *[iter(watch.all("D"))] * 3, strict=True):
+        assert torch.equal(real.x, next(batches))
+        assert torch.equal(fake.x, made.y) and torch.equal(again.x, made.y)  # the same z for both
+        assert made.training and real.training and fake.training and again.training
+        assert all(map(torch.equal, real.weights, fake.weights))
+        assert not all(map(torch.equal, fake.weights, again.weights))  # G learns from the new D
+    first, second = watch.all("G")
+    assert not torch.equal(first.x, second.x)
+
+
+@pytest.mark.parametrize("flags, lr, beta1", [
+    ((), 1e-3, 0.5), (("--lr", 2e-4, "--beta1", 0.25), 2e-4, 0.25)])
+def test_adam(watched, flags, lr, beta1):
+    for step in watched("--steps", 1, *flags).all("step"):
+        assert (step.group["lr"], step.group["betas"]) == (lr, (beta1, 0.999))
+        assert (step.group["weight_decay"], step.group["eps"]) == (0, 1e-8)
+
+
+@pytest.mark.parametrize("flags", [("--width", 5), ("--z-dim", 5), ("--size", 32), ("--no-bn",),
+                                   ("--data", "faces")])
+def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
+    watched("--steps", 1)
+    assert_resume_refused(train, tmp_path / "run", capfd, flags)
+
+
+def test_sampling_depends_on_no_neighbour():
+    assert_no_neighbours(train, model)
+
+
+# sample.py
+
+@pytest.mark.parametrize("flags", [(), ("--no-bn",)])
+def test_interpolation(watched, tmp_path, monkeypatch, flags):
+    watched("--steps", 2, *flags)
+    grids = {}
+    monkeypatch.setattr(sample, "save_grid", lambda path, x, **options:
+                        grids.update({path.name: (x, options)}))
+    ckpt = tmp_path / "run" / "ckpt.pt"
+    sample.main(["--ckpt", str(ckpt), "--seed", "3"])
+    G, _ = sample.load_generator(ckpt)
+    x, options = grids["interpolation.png"]
+    torch.manual_seed(3)
+    ends = sample.sample_z(16, 1024).unflatten(0, (8, 2))
+    rows = torch.stack([torch.stack([a + (b - a) * i / 9 for i in range(10)]) for a, b in ends])
+    assert options["n_cols"] == 10 and torch.allclose(x, G(rows.flatten(0, 1)), atol=1e-5)
+
+
+# mixture.py
+
+def test_mixture_of_eight():
+    torch.manual_seed(0)
+    x = mixture.sample_mixture(16_000)
+    assert x.norm(dim=1).mean().item() == pytest.approx(1, abs=1e-3)
+    distance, nearest = torch.cdist(x, mixture.MODES).min(1)
+    assert nearest.bincount(minlength=8).min() > 1800 and distance.max() < 0.06
+    assert distance.square().mean().sqrt().item() == pytest.approx(0.01 * 2 ** 0.5, rel=0.05)
+    gaps = torch.cdist(mixture.MODES, mixture.MODES).topk(3, largest=False).values[:, 1:]
+    assert torch.allclose(gaps, torch.tensor(2 * math.sin(math.pi / 8)), atol=1e-5)  # neighbours
+
+
+def test_mixture_networks():
+    assert n_parameters(mixture.mlp(256, 2)) == 49_666  # [authors' code]
+    assert n_parameters(mixture.mlp(2, 1)) == 17_025
+    W = mixture.mlp(256, 2)[2].weight
+    assert torch.allclose(W @ W.T, 1.96 * torch.eye(128), atol=1e-4)
+
+
+def test_mixture_losses():
+    real, fake = torch.randn(2, 40)
+    assert torch.allclose(mixture.least_squares(real, 1.0) + mixture.least_squares(fake, 0.0),
+                          train.d_loss(real, fake, 0, 1))
+    assert torch.allclose(mixture.least_squares(fake, 1.0), train.g_loss(fake, 1))
+    D = torch.sigmoid(real)
+    assert torch.allclose(mixture.cross_entropy(real, 1.0), -D.log().mean(), atol=1e-5)
+    assert torch.allclose(mixture.cross_entropy(real, 0.0), -(1 - D).log().mean(), atol=1e-5)
+
+
+def test_modes():
+    covered, near = mixture.modes(mixture.sample_mixture(4000))
+    assert (covered, near) == (8, 1.0)
+    two = mixture.MODES[:2].repeat(100, 1)
+    far = torch.zeros(200, 2)
+    assert mixture.modes(torch.cat([two, far])) == (2, 0.5)
+    few = torch.cat([mixture.MODES[:1].repeat(999, 1), mixture.MODES[4:5]])
+    assert mixture.modes(few)[0] == 1  # one sample is no mode
+
+
+def test_density_is_a_map_of_the_plane():
+    image = mixture.density(torch.tensor([[1.0, 0.5]]))[0]
+    row, col = divmod(image.argmax().item(), 120)
+    assert col == pytest.approx(119 * 0.75, abs=1) and row == pytest.approx(119 * 0.375, abs=1)
+
+
+def test_mixture_draws_both(tmp_path, capsys):
+    mixture.main(["--steps", "35", "--out", str(tmp_path / "mixture.png")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(", ")[0] for line in lines[:-1]] == ["least squares"] * 5 + [
+        "cross-entropy"] * 5
+    assert (tmp_path / "mixture.png").stat().st_size > 1000
