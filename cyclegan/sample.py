@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from model import Generator
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(ROOT))  # the repository root, for common/
@@ -74,8 +74,9 @@ def translate(net: Generator, x: torch.Tensor) -> torch.Tensor:
     return net(pad(x, (0, right, 0, down), mode))[:, :, :h, :w]
 
 
-def translate_files(net: Generator, source: Path, out: Path) -> None:
-    """Writes the translation of a file, or of all images in a folder, under its name into out."""
+def translate_files(net: Generator, source: Path, out: Path, side: int | None = None) -> None:
+    """Writes the translation of a file, or of all images in a folder, under its name into out.
+    With `side`, images are first resized: the shorter side to that many pixels."""
     folder = source if source.is_dir() else source.parent
     files = [source] if source.is_file() else sorted(
         file for file in source.rglob("*") if file.suffix.lower() in EXTENSIONS
@@ -92,9 +93,12 @@ def translate_files(net: Generator, source: Path, out: Path) -> None:
         except (OSError, ValueError) as e:
             bad.append(f"{file} ({getattr(e, 'strerror', None) or e})")
             continue
-        y, to = translate(net, x[None] / 127.5 - 1)[0], out / file.relative_to(folder)
+        x, to = x[None] / 127.5 - 1, out / file.relative_to(folder)
+        if side:
+            size = [max(1, round(s * side / min(x.shape[2:]))) for s in x.shape[2:]]
+            x = interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
         to.parent.mkdir(parents=True, exist_ok=True)
-        to_pil(y).save(to, quality=95)
+        to_pil(translate(net, x)[0]).save(to, quality=95)
     if len(bad) == len(files):
         fail(f"--input {source}: no image could be read: {', '.join(bad)}")
     print(f"translated {len(files) - len(bad):,} of {len(files):,} images into {out}")
@@ -111,29 +115,34 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--input", type=Path, help="an image or a folder of them, to be translated")
     p.add_argument("--direction", default="AtoB", choices=("AtoB", "BtoA"),
                    help="by G or by F, of --ckpt; A is X, trainA/")
-    p.add_argument("--out", type=Path, help="folder for the figures, by default figures/ beside "
-                   "the checkpoint; or for the translations of --input, by default translated/")
+    p.add_argument("--side", type=int, help="resize --input first, its shorter side to this: "
+                   "networks know things at the scale of their training")
+    p.add_argument("--out", type=Path, help="folder for the figures, by default beside the ckpt; "
+                   "or for the translations of --input")
+    p.add_argument("--data", help="where the run's folder lies now, for --each")
+    p.add_argument("--data-root", help="where the run's data set lies now, for --each")
     p.add_argument("--n", type=int, default=64, help="how many test images, with --each")
     p.add_argument("--each", type=Path, help="folder for translations of --n test images")
     p.add_argument("--seed", type=int, default=0, help="of the choice of test images")
     args = p.parse_args(argv)
-    if args.n < 1:
-        fail(f"--n {args.n}: looked for 1 or more")
-    if args.official and not args.input:
-        fail("--official: give the images to translate, --input FILE or FOLDER")
+    for name in ("n", "side"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            fail(f"--{name} {getattr(args, name)}: looked for 1 or more")
+    if args.input and not args.out or args.official and not args.input:
+        fail("--input FILE or FOLDER needs --out DIR, and --official needs both")
     if args.official:
         net = load_official(args.official)
     else:
         G, F, ckpt = load_generators(args.ckpt)
-        net, side = (G, 0) if args.direction == "AtoB" else (F, 1)
-    beside = (args.official or args.ckpt).parent
+        net, half = (G, 0) if args.direction == "AtoB" else (F, 1)
     if args.input:
-        translate_files(net, args.input, args.out or beside / "translated")
+        translate_files(net, args.input, args.out, args.side)
         return
     if args.each:
         run = ckpt["args"]
-        data = load_unpaired(run["data"], run["size"], root=run["data_root"], split=ckpt["split"],
-                             skip_bad=run["skip_bad"])[side]
+        data = load_unpaired(args.data or run["data"], run["size"], split=ckpt["split"],
+                             root=args.data_root or run["data_root"],
+                             skip_bad=run["skip_bad"])[half]
         torch.manual_seed(args.seed)
         chosen = torch.randperm(len(data))[:args.n]
         args.each.mkdir(parents=True, exist_ok=True)
@@ -143,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
               f"{args.each}")
         return
 
-    out = args.out or beside / "figures"
+    out = args.out or args.ckpt.parent / "figures"
     out.mkdir(parents=True, exist_ok=True)
     x, y = ckpt["x_fixed"], ckpt["y_fixed"]
     y_fake, x_fake = G(x), F(y)
