@@ -55,6 +55,8 @@ def load_official(path: Path) -> Generator:
                 state[key] = value
         weights = [value for key, value in state.items() if key.endswith("weight")]
         (width, c_in), c_out = weights[0].shape[:2], len(weights[-1])
+        if not {c_in, c_out} <= {1, 3}:
+            raise ValueError(f"{c_in} -> {c_out} channels")
         G = Generator(c_in, c_out, width, n_blocks=(len(weights) - 6) // 2)
         G.load_state_dict(state)
     except FileNotFoundError:
@@ -143,6 +145,8 @@ def main(argv: list[str] | None = None) -> None:
         data = load_unpaired(args.data or run["data"], run["size"], split=ckpt["split"],
                              root=args.data_root or run["data_root"],
                              skip_bad=run["skip_bad"])[half]
+        if data.channels != ckpt["channels"][half]:
+            fail(f"{data.name} has {data.channels} channels, the run {ckpt['channels'][half]}")
         torch.manual_seed(args.seed)
         chosen = torch.randperm(len(data))[:args.n]
         args.each.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from torch.nn.utils import parameters_to_vector
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(ROOT))  # the repository root, for common/
-from common.data import SPLITS, fail, load_unpaired  # noqa: E402
+from common.data import SPLITS, Data, fail, load_unpaired  # noqa: E402
 from common.images import save_curves, save_gif, save_grid  # noqa: E402
 
 NAME = "cyclegan"
@@ -198,6 +199,19 @@ def g_loss(fake: torch.Tensor) -> torch.Tensor:
     return (fake - 1).square().mean()
 
 
+def held_out(load: Callable, X: Data, Y: Data, size: int) -> tuple[str, torch.Tensor, torch.Tensor]:
+    """Up to eight images of each set, of the split that is named: of testA/ and testB/, if any."""
+    tests = [Path(X.name, f"{part}A") for part in SPLITS["test"]]
+    is_folder = Path(X.name).is_absolute()
+    split = "train" if is_folder and not any(map(Path.is_dir, tests)) else "test"
+    x, y = load(size, split=split)
+    if (x.channels, y.channels) != (X.channels, Y.channels):
+        fail(f"{X.name}: looked for test images with {X.channels} and {Y.channels} channels, as in "
+             f"training, and saw {x.channels} and {y.channels}: convert them")
+    n = min(8, len(x), len(y))
+    return split, x[:n], y[:n]
+
+
 @torch.no_grad()
 def sample(G: Generator, F: Generator, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Rows x | G(x) | F(G(x)) | y | F(y) | G(F(y)), as (6n, c, h, w). [Fig. 4]"""
@@ -217,13 +231,8 @@ def train(args: argparse.Namespace) -> None:
     X, Y = load(round(args.size * 286 / 256))  # room for random windows [authors' code]
     if args.lambda_identity and X.channels != Y.channels:
         fail(f"--lambda-identity: {args.data} has images of {X.channels} and {Y.channels} channels")
-    tests = [Path(X.name, f"{part}A") for part in SPLITS["test"]]
-    is_folder = Path(X.name).is_absolute()
-    split = "train" if is_folder and not any(map(Path.is_dir, tests)) else "test"
-    if not args.resume:  # one set of pictures through the run, held out where that can be
-        x_test, y_test = load(args.size, split=split)
-        n_fixed = min(8, len(x_test), len(y_test))
-        x_fixed, y_fixed = x_test[:n_fixed], y_test[:n_fixed]
+    if not args.resume:
+        split, x_fixed, y_fixed = held_out(load, X, Y, args.size)  # one set through the run
 
     torch.manual_seed(args.seed)
     G = Generator(X.channels, Y.channels, args.width, args.n_blocks).to(device)
@@ -243,7 +252,8 @@ def train(args: argparse.Namespace) -> None:
     if args.resume:
         ckpt = load_checkpoint(path)
         first, log_bytes = ckpt["step"] + 1, ckpt["log_bytes"]
-        x_fixed, y_fixed = ckpt["x_fixed"].to(device), ckpt["y_fixed"].to(device)
+        split, x_fixed, y_fixed = (ckpt[k] for k in ("split", "x_fixed", "y_fixed"))
+        x_fixed, y_fixed = x_fixed.to(device), y_fixed.to(device)
         try:
             if ckpt["args"]["size"] != args.size:  # convolutions would take it, the pool would not
                 raise ValueError

@@ -463,8 +463,8 @@ def test_a_file_is_translated(ckpt, photos, tmp_path):
 
 @pytest.mark.parametrize("side, h, w", [(12, 12, 21), (600, 600, 1034)])
 def test_resized_first(ckpt, photos, tmp_path, side, h, w):
-    assert main("cyclegan", "--ckpt", ckpt, "--input", photos / "photo.png", "--side", side, "--out",
-                tmp_path / "out", script="sample.py") == 0
+    assert main("cyclegan", "--ckpt", ckpt, "--input", photos / "photo.png", "--side", side,
+                "--out", tmp_path / "out", script="sample.py") == 0
     assert Image.open(tmp_path / "out" / "photo.png").size == (w, h)
 
 
@@ -603,8 +603,8 @@ def test_other_files_are_refused(tmp_path, photos, monkeypatch, capfd, content, 
 
 
 @pytest.mark.parametrize("flags", [
-    "--official net.pth", "--official net.pth --out out", "--input photos", "--input photos --side 0",
-    "--official net.pth --input photos"])
+    "--official net.pth", "--official net.pth --out out", "--official net.pth --input photos",
+    "--input photos", "--input photos --side 0"])
 def test_flags_that_need_others(photos, tmp_path, monkeypatch, capfd, flags):
     monkeypatch.chdir(tmp_path)
     assert main("cyclegan", *flags.split(), script="sample.py") == 2
