@@ -80,11 +80,12 @@ def translate_files(net: Generator, source: Path, out: Path, side: int | None = 
     """Writes the translation of a file, or of all images in a folder, under its name into out.
     With `side`, images are first resized: the shorter side to that many pixels."""
     folder = source if source.is_dir() else source.parent
-    files = [source] if source.is_file() else sorted(
-        file for file in source.rglob("*") if file.suffix.lower() in EXTENSIONS
-        and file.name[0] != "." and out.resolve() not in file.resolve().parents)
     if out.resolve() == folder.resolve():
         fail(f"--out {out} is the folder of the images, which would be overwritten: name another")
+    files = sorted(
+        file for file in ([source] if source.is_file() else source.rglob("*"))
+        if file.suffix.lower() in EXTENSIONS and file.name[0] != "."
+        and out.resolve() not in file.resolve().parents)
     if not files:
         fail(f"--input {source.resolve()}: looked for an image, or a folder of images "
              f"({' '.join(EXTENSIONS)}), and saw none")

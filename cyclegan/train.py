@@ -185,8 +185,12 @@ class Pool:
 
 
 def learning_rate(lr: float, step: int, steps: int) -> float:
-    """lr for the first half, then linearly to 0. [Sec. 4; Departure: by steps, not by epochs]"""
-    return lr * min(1.0, 2 * (1 - (step - 1) / steps))
+    """lr for 100 epochs, then linearly towards 0 for 100. [Sec. 4]
+
+    Departure: an epoch is a 200th of the run here, of at least one step, whatever the data.
+    """
+    epoch = (step - 1) * 200 // max(steps, 200)
+    return lr * min(1.0, (200 - epoch) / 100)
 
 
 def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:

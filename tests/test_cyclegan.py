@@ -176,11 +176,20 @@ def test_losses_are_the_papers():
     assert train.g_loss(fake).item() == pytest.approx(value.item())
 
 
-def test_learning_rate_is_the_papers():
-    """200 epochs of one step: 100 constant, then 1, 0.99, ... 0.01."""
-    rates = [train.learning_rate(2e-4, epoch + 1, 200) / 2e-4 for epoch in range(200)]
-    assert rates == pytest.approx([1 - max(0, epoch - 100) / 100 for epoch in range(200)])
-    assert train.learning_rate(1.0, 1, 1) == 1
+@pytest.mark.parametrize("length", [1, 7])
+def test_learning_rate_is_the_papers(length):
+    """200 epochs: 100 constant ones, then 1, 0.99, ... 0.01."""
+    rates = [train.learning_rate(2e-4, step, 200 * length) for step in range(1, 200 * length + 1)]
+    expected = [1 - max(0, epoch - 100) / 100 for epoch in range(200) for _ in range(length)]
+    assert rates == pytest.approx([2e-4 * factor for factor in expected])
+
+
+@pytest.mark.parametrize("steps", [1, 99, 201, 399, 5500])
+def test_learning_rate_of_odd_lengths(steps):
+    rates = [train.learning_rate(1.0, step, steps) for step in range(1, steps + 1)]
+    assert rates[:steps // 2] == [1.0] * (steps // 2)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == (1.0 if steps < 200 else 0.01)  # in 99 steps there are 99 epochs
 
 
 def images(*values) -> torch.Tensor:
@@ -298,9 +307,9 @@ def test_the_pool_is_for_the_discriminators_alone(watched):
 
 def test_resume_keeps_full_pools_and_the_schedule(watched, tmp_path, monkeypatch):
     flags = ("--batch-size", 1, "--pool", 2)
+    monkeypatch.setattr(train, "learning_rate", lambda lr, step, steps: lr * step / steps)
     rates = [e.group["lr"] for e in watched("--steps", 8, *flags).all("step")]
-    assert rates == pytest.approx([lr * 2e-4 for lr in (1, 1, 1, 1, 1, .75, .5, .25)
-                                   for _ in "dg"])
+    assert rates == [2e-4 * step / 8 for step in range(1, 9) for _ in "dg"]
     whole = torch.load(tmp_path / "run" / "ckpt.pt", weights_only=True)
     (tmp_path / "run").rename(tmp_path / "whole")
 
@@ -461,6 +470,19 @@ def test_a_file_is_translated(ckpt, photos, tmp_path):
     assert (y - sample.translate(G, x)).abs().max() < 0.005
 
 
+def test_every_kind_of_file(ckpt, photos, tmp_path):
+    with Image.open(photos / "photo.png") as im:
+        small = im.resize((20, 12))
+    (tmp_path / "kinds").mkdir()
+    for suffix in data.EXTENSIONS:
+        small.save(tmp_path / "kinds" / f"a{suffix}")
+    assert main("cyclegan", "--ckpt", ckpt, "--input", tmp_path / "kinds", "--out",
+                tmp_path / "out", script="sample.py") == 0
+    for suffix in data.EXTENSIONS:
+        with Image.open(tmp_path / "out" / f"a{suffix}") as im:
+            assert im.size == (20, 12)
+
+
 @pytest.mark.parametrize("side, h, w", [(12, 12, 21), (600, 600, 1034)])
 def test_resized_first(ckpt, photos, tmp_path, side, h, w):
     assert main("cyclegan", "--ckpt", ckpt, "--input", photos / "photo.png", "--side", side,
@@ -477,7 +499,7 @@ def test_translations_inside_the_folder_are_not_translated_again(ckpt, photos, c
 
 @pytest.mark.parametrize("source, says", [
     ("missing", "missing"), ("photos/cut.jpg", "cut.jpg"), ("photos/text.png", "not an image"),
-    ("empty", "empty"), ("bad", "bad/cut.jpg")])
+    ("photos/notes.txt", ".png"), ("empty", "empty"), ("bad", "bad/cut.jpg")])
 def test_nothing_to_translate(ckpt, photos, tmp_path, monkeypatch, capfd, source, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
