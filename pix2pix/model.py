@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-FIELDS = (1, 16, 34, 70, 142, 286)  # receptive field of D with 0, 1, ... layers of stride 2
+FIELDS = (1, 16, 34, 70, 142, 286)  # receptive fields of D by its layers of stride 2, from 0 on
 
 
 def init_weights(m: nn.Module) -> None:
@@ -52,7 +52,7 @@ def n_halvings(size: int) -> int:
 class Generator(nn.Module):
     """x (n, c_in, h, w) -> y (n, c_out, h, w) in [-1, 1]; h and w are multiples of size. [App. 6.1]
 
-    skips: a U-Net; without them the encoder-decoder of Fig. 4. dropout: which layers of the decoder
+    skips: a U-Net; without them an encoder-decoder [Sec. 4.3]. dropout: which layers of the decoder
     have it, the paper's first three; the authors' PyTorch code has it one layer later.
     """
 
@@ -68,7 +68,7 @@ class Generator(nn.Module):
             self.down.append(nn.Sequential(                         # (n,  256,  32,  32)
                 nn.LeakyReLU(0.2), down(a, b), norm(b)))            # (n,  512,  16,  16) ...
         self.down.append(nn.Sequential(                             # (n,  512,   1,   1); a norm
-            nn.LeakyReLU(0.2), down(c[-2], c[-1])))                 # would leave 0 of it [Errata]
+            nn.LeakyReLU(0.2), down(c[-2], c[-1])))                 # would leave 0 of it [App. 6.3]
 
         self.up, c_prev = nn.ModuleList(), c[-1]
         for j, b in enumerate(reversed(c[:-1])):
@@ -97,7 +97,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """x (n, c_in, h, w), y (n, c_out, h, w) -> a logit for each patch, (n, 1, h', w'). [App. 6.1]
 
-    field: the patches are field x field, of FIELDS: 1 is the PixelGAN, 286 the ImageGAN of Table 2.
+    field: the patches are field x field; 1 makes a PixelGAN, 286 an ImageGAN. [Sec. 4.4]
     """
 
     def __init__(self, c_in: int = 3, c_out: int = 3, width: int = 64, field: int = 70):

@@ -119,14 +119,34 @@ def images_of(source: Path, out: Path) -> list[Path]:
     place = out.resolve()
     if place == (source if source.is_dir() else source.parent).resolve():
         fail(f"--out {out} has the input in it, and names are kept: give another folder")
-    if source.is_file():
-        return [source]
-    files = [path for path in sorted(source.rglob("*")) if path.name[0] != "."
+    paths = sorted(source.rglob("*")) if source.is_dir() else [source]
+    files = [path for path in paths if path.name[0] != "." and path.is_file()
              and path.suffix.lower() in EXTENSIONS and place not in path.resolve().parents]
     if not files:
-        fail(f"{source.resolve()}: looked for an image or a folder of images "
-             f"({' '.join(EXTENSIONS)}), and saw {'none' if source.is_dir() else 'nothing'}")
+        fail(f"{source.resolve()}: looked for an image, or a folder of images "
+             f"({' '.join(EXTENSIONS)}), and saw {'none' if source.exists() else 'nothing there'}")
     return files
+
+
+def translate_files(G: Generator, source: Path, out: Path, side: int | None, seed: int) -> None:
+    """Writes G's translation of each image to `out`, by the name it has in `source`."""
+    files, bad = images_of(source, out), []
+    for file in files:
+        try:
+            x = read_image(file, None, G.c_in)[None] / 127.5 - 1
+        except (OSError, ValueError) as e:
+            bad.append(f"{file} ({e})")
+            continue
+        if side:
+            size = [max(1, round(s * side / min(x.shape[2:]))) for s in x.shape[2:]]
+            x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
+        name = file.relative_to(source if source.is_dir() else source.parent)
+        write_image(out / name, generate(G, x, seed)[0])  # the seed anew: no file changes another
+    if len(bad) == len(files):
+        fail(f"none of {len(files):,} could be read: {', '.join(bad)}")
+    print(f"wrote {len(files) - len(bad):,} of {len(files):,} to {out}")
+    for line in bad:
+        print(f"left out: {line}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -149,29 +169,14 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("n", "side"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             fail(f"--{name} {getattr(args, name)}: looked for 1 or more")
-    if bool(args.input) > bool(args.out) or bool(args.official) > bool(args.input):
+    if args.input and not args.out or args.official and not args.input:
         fail("--input needs --out DIR, and --official needs both")
     if args.official:
         G = load_official(args.official)
     else:
         G, ckpt = load_generator(args.ckpt)
     if args.input:
-        bad, files = [], images_of(args.input, args.out)
-        for file in files:
-            try:
-                x = read_image(file, None, G.c_in)[None] / 127.5 - 1
-            except (OSError, ValueError) as e:
-                bad.append(f"{file} ({e})")
-                continue
-            if args.side:
-                size = [max(1, round(s * args.side / min(x.shape[2:]))) for s in x.shape[2:]]
-                x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
-            name = file.relative_to(args.input) if args.input.is_dir() else Path(file.name)
-            write_image(args.out / name, generate(G, x, args.seed)[0])
-        if len(bad) == len(files):
-            fail(f"none of {len(files):,} could be read: {', '.join(bad)}")
-        print(f"wrote {len(files) - len(bad):,} of {len(files):,} to {args.out}",
-              *(f"left out: {line}" for line in bad), sep="\n")
+        translate_files(G, args.input, args.out, args.side, args.seed)
         return
     if args.each:
         x, _ = held_out(ckpt, args.n, args.seed, data=args.data, root=args.data_root)
@@ -185,7 +190,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = torch.stack([x, generate(G, x, ckpt["args"]["seed"]), y], 1)
     save_grid(out / "samples.png", rows.flatten(0, 1), n_cols=9, scale=2)  # as in the run's grids
 
-    # Sec. 3.3: how much, or little, dropout varies: input | six outputs | target
+    # Sec. 3.1: how much, or little, dropout varies: input | six outputs | target
     several = [generate(G, x[:6], seed) for seed in range(args.seed, args.seed + 6)]
     rows = torch.stack([x[:6], *several, y[:6]], 1)
     save_grid(out / "dropout.png", rows.flatten(0, 1), scale=2)

@@ -35,7 +35,7 @@ PAPER = dict(          # --paper
     width=64,          # [App. 6.1]
     net_d=70,          # [Sec. 4.4]
     batch_size=1,      # [App. 6.2]
-    steps=80_000,      # [App. 6.2]: 200 epochs of the 400 facades
+    steps=80_000,      # 200 epochs of the 400 facades [App. 6.2]
 )
 SCALE = ", ".join(f"{name} {value}" for name, value in PAPER.items())
 
@@ -65,12 +65,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--size", type=int, default=32, choices=(16, 32, 64, 128, 256, 512),
         help="height and width; paper: 256 [App. 6.1]")
     add("--width", type=number(int, 1), default=32, help="channels at the image; 64 [App. 6.1]")
-    add("--net-g", default="unet", choices=("unet", "encoder-decoder"), help="with skips [Fig. 4]")
+    add("--net-g", default="unet", choices=("unet", "encoder-decoder"), help="with skips, or "
+        "without [Sec. 4.3]")
     add("--net-d", type=int, default=16, choices=FIELDS, help="receptive field; paper: 70 of 256 "
-        "pixels, which were best [Table 2]")
+        "pixels, the best of 1, 16, 70, 286 [Sec. 4.4]")
     add("--lambda-l1", type=number(float, 0), default=100.0, help="weight of L1 [Eq. 4]")
     add("--lambda-gan", type=number(float, 0), default=1.0, help="weight of G's loss against D; 0: "
-        "L1 alone [Table 1]")
+        "L1 alone [Sec. 4.2]")
     add("--jitter", type=number(float, 1), default=286 / 256, help="side before a random crop to "
         "size, over size: 286 / 256 [App. 6.2]; 1: no crop")
     add("--no-flip", action="store_true", help="do not mirror half of the pairs [App. 6.2]")

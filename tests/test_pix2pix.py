@@ -86,7 +86,7 @@ def test_shapes_of_g(skips):
     with torch.device("meta"):
         G = model.Generator(skips=skips)
         shapes = shapes_of(G, (nn.Conv2d, nn.ConvTranspose2d), torch.empty(1, 3, 256, 256))
-        assert G(torch.empty(2, 3, 512, 256)).shape == (2, 3, 512, 256)  # Fig. 8
+        assert G(torch.empty(2, 3, 512, 256)).shape == (2, 3, 512, 256)  # [Sec. 4.4]
     widths = [64, 128, 256, 512, 512, 512, 512, 512]
     assert shapes[:8] == [(c, 128 >> i) for i, c in enumerate(widths)]
     assert shapes[8:16] == [(c, 2 << i) for i, c in enumerate([*widths[-2::-1], 3])]
@@ -472,6 +472,7 @@ def place(tmp_path, monkeypatch):
     ("--input photos", "--out"), ("--input nowhere --out out", "nowhere"),
     ("--input empty --out out", "saw none"), ("--input photos --out photos", "another folder"),
     ("--input photos/grey.png --out photos", "another folder"),
+    ("--input photos/notes.txt --out out", "saw none"),
     ("--input photos/bad.jpg --out out", "photos/bad.jpg (not an image)"),
     ("--input photos/large.JPG --out out --side 0", "--side 0"),
     ("--official photos/bad.jpg --input photos --out out", "photos/bad.jpg is no U-Net"),
