@@ -9,6 +9,7 @@ The paper's batch norm takes its statistics from the batch, at test time too, an
 mostly one image [Sec. 3.3]: that is instance norm. Departure: it is instance norm here whatever the
 batch, so that a picture never depends on its neighbours.
 """
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -53,11 +54,11 @@ class Generator(nn.Module):
     """x (n, c_in, h, w) -> y (n, c_out, h, w) in [-1, 1]; h and w are multiples of size. [App. 6.1]
 
     skips: a U-Net; without them an encoder-decoder [Sec. 4.3]. dropout: which layers of the decoder
-    have it, the paper's first three; the authors' PyTorch code has it one layer later.
+    have it, of 8 the first three; the authors' PyTorch code has it one layer later.
     """
 
     def __init__(self, size: int = 256, c_in: int = 3, c_out: int = 3, width: int = 64,
-                 skips: bool = True, dropout: tuple[int, ...] = (0, 1, 2)):
+                 skips: bool = True, dropout: Sequence[int] = range(3)):
         super().__init__()
         k = n_halvings(size)
         self.size, self.c_in, self.skips = size, c_in, skips

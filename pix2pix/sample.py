@@ -27,7 +27,8 @@ def load_generator(path: Path) -> tuple[Generator, dict]:
         args, c = ckpt["args"], ckpt["channels"]
         if ckpt["paper"] != "pix2pix":
             raise ValueError(ckpt["paper"])
-        G = Generator(args["size"], c, c, args["width"], args["net_g"] == "unet")
+        G = Generator(args["size"], c, c, args["width"], args["net_g"] == "unet",
+                      range(args["dropout"]))
         G.load_state_dict(ckpt["G"])
     except FileNotFoundError:
         fail(f"no checkpoint at {path.resolve()}: run pix2pix/train.py first, or give --ckpt")
@@ -69,7 +70,7 @@ def load_official(path: Path) -> Generator:
         width, c_in = theirs["model.model.0.weight"].shape[:2]
         c_out = len(theirs["model.model.3.bias"])
         k = sum(x.ndim == 4 for x in theirs.values()) // 2
-        G = Generator(2 ** k, c_in, c_out, width, dropout=tuple(range(1, k - 4)))
+        G = Generator(2 ** k, c_in, c_out, width, dropout=range(1, k - 4))
         G.load_state_dict({ours: theirs[name] for ours, name in official_names(k).items()})
     except FileNotFoundError:
         fail(f"no file at {path.resolve()}")

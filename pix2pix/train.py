@@ -33,6 +33,7 @@ NAME = "pix2pix"
 PAPER = dict(          # --paper
     size=256,          # [App. 6.1]
     width=64,          # [App. 6.1]
+    dropout=3,         # [App. 6.1]
     net_d=70,          # [Sec. 4.4]
     batch_size=1,      # [App. 6.2]
     steps=80_000,      # 200 epochs of the 400 facades [App. 6.2]
@@ -67,6 +68,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--width", type=number(int, 1), default=32, help="channels at the image; 64 [App. 6.1]")
     add("--net-g", default="unet", choices=("unet", "encoder-decoder"), help="with skips, or "
         "without [Sec. 4.3]")
+    add("--dropout", type=number(int, 0), default=1, help="how many layers of the decoder have it; "
+        "paper: 3, up to 8x8 of 256x256 [App. 6.1]")
     add("--net-d", type=int, default=16, choices=FIELDS, help="receptive field; paper: 70 of 256 "
         "pixels, the best of 1, 16, 70, 286 [Sec. 4.4]")
     add("--lambda-l1", type=number(float, 0), default=100.0, help="weight of L1 [Eq. 4]")
@@ -218,7 +221,7 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     x_fixed, y_fixed = directed(held[:12], args.direction)  # one set of pairs through the run
     G = Generator(args.size, data.channels, data.channels, args.width,
-                  args.net_g == "unet").to(device)
+                  args.net_g == "unet", range(args.dropout)).to(device)
     D = Discriminator(data.channels, data.channels, args.width, args.net_d).to(device)
     opt_g = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(args.beta1, 0.999))
     opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(args.beta1, 0.999))

@@ -49,8 +49,8 @@ def small_g(**options) -> nn.Module:
 
 def test_the_papers_setting(tmp_path):
     args = train.parse_args(["--paper", "--out", str(tmp_path)])
-    assert (args.size, args.width, args.batch_size, args.net_g, args.net_d) == (
-        256, 64, 1, "unet", 70)
+    assert (args.size, args.width, args.batch_size) == (256, 64, 1)
+    assert (args.net_g, args.dropout, args.net_d) == ("unet", 3, 70)
     assert (args.lr, args.beta1, args.lambda_l1, args.lambda_gan) == (2e-4, 0.5, 100, 1)
     assert args.steps == 200 * 400 and round(args.size * args.jitter) == 286 and not args.no_flip
 
@@ -382,7 +382,7 @@ def test_a_split_is_used(tmp_path, split):
 
 @pytest.fixture
 def trained(watched, tmp_path):
-    watched("--steps", 2)
+    watched("--steps", 2, "--dropout", 2)
     return tmp_path / "run" / "ckpt.pt"
 
 
@@ -397,6 +397,7 @@ def test_figures(trained, monkeypatch):
     assert torch.equal(rows[:, 0], held[0]) and torch.equal(rows[:, 2], held[1])
     rows = grids["dropout.png"].unflatten(0, (6, 8))
     assert len(rows[0].unique(dim=0)) == 8  # input, six different outputs, target
+    assert sum(isinstance(m, nn.Dropout) for m in G.modules()) == ckpt["args"]["dropout"] == 2
 
 
 def test_single_files_are_of_held_out_pairs(watched, tmp_path):
