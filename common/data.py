@@ -3,13 +3,13 @@
     data = load_images("path/to/images", size=64, device="cuda")
     for x in data.batches(128, seed=0): ...      # float32 (128, 3, 64, 64) in [-1, 1], endless
 
-`data` is always a built-in name, a torchvision name, or a folder; names win, so write ./faces for
-a folder called faces. Pictures become their largest central square, resized to size x size. A set
-of at most RESIDENT_BYTES is decoded once and lives on the device; a larger one is read again for
-every batch, by `workers` processes. Either way batch k is a function of (seed, k) alone. A user's
-mistake ends the program with one line (see fail).
+`data` is always the name of a set, built in or downloaded once, or a folder; names win, so write
+./faces for a folder called faces. Pictures become their largest central square, resized to size x
+size. A set of at most RESIDENT_BYTES is decoded once and lives on the device; a larger one is read
+again for every batch, by `workers` processes. Either way batch k is a function of (seed, k) alone.
+A user's mistake ends the program with one line (see fail).
 
-All load_* take: root, the folder of torchvision's sets, None for data/ in the repository; split,
+All load_* take: root, the folder of downloaded sets, None for data/ in the repository; split,
 "train" or "test"; device; workers; and skip_bad, to leave unreadable files out instead of stopping.
 A folder of your own without such splits is what it is: there `split` has no meaning.
 """
@@ -20,8 +20,10 @@ import io
 import itertools
 import os
 import sys
+import tarfile
 import threading
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +31,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
+from urllib.request import urlopen
 
 import numpy as np
 import torch
@@ -69,7 +73,13 @@ TORCHVISION = {
 LSUN = ["lsun/" + category for category in (
     "bedroom", "bridge", "church_outdoor", "classroom", "conference_room", "dining_room",
     "kitchen", "living_room", "restaurant", "tower")]
-NAMES = [*BUILTIN, *TORCHVISION, "celeba", *LSUN]
+# Published with pix2pix and CycleGAN; a name of both is two sets, for load_pairs and load_unpaired
+BERKELEY = "http://efrosgans.eecs.berkeley.edu"
+PAIRED = ("facades", "maps", "edges2shoes", "edges2handbags", "cityscapes", "night2day")
+UNPAIRED = ("horse2zebra", "apple2orange", "summer2winter_yosemite", "monet2photo", "cezanne2photo",
+            "ukiyoe2photo", "vangogh2photo", "maps", "facades", "cityscapes", "iphone2dslr_flower",
+            "ae_photos")
+NAMES = list(dict.fromkeys([*BUILTIN, *TORCHVISION, "celeba", *LSUN, *PAIRED, *UNPAIRED]))
 
 
 def fail(message: str) -> NoReturn:
@@ -439,6 +449,43 @@ def _lsun(name: str, size: int, root: Path, split: str) -> _Found:
     return _Found(len(keys), partial(_read_lmdb, str(folder), keys, size), 3, checked=True)
 
 
+def _from_berkeley(name: str, root: Path, place: str, suffix: str) -> Path:
+    """The folder of a set of pairs (place "pix2pix") or unpaired images ("cyclegan")."""
+    folder, url = root / place / name, f"{BERKELEY}/{place}/datasets/{name}{suffix}"
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside its place, and moved there as the last thing: what has its name is complete
+        with TemporaryDirectory(prefix=".part-", dir=folder.parent) as part:
+            archive = Path(part, "archive")
+            _download(url, archive)
+            if suffix == ".zip":
+                with zipfile.ZipFile(archive) as packed:
+                    packed.extractall(part)  # without any ".." or leading "/"
+            else:
+                with tarfile.open(archive) as packed:
+                    packed.extractall(part, filter="data")  # refuses what leads out
+            os.rename(Path(part, name), folder)
+    except Exception as e:  # of sockets, HTTP, archives, the disk
+        fail(f"{name} could not be downloaded ({e}): get {url} and unpack it as {folder}")
+    return folder
+
+
+def _download(url: str, file: Path) -> None:
+    with urlopen(url, timeout=60) as answer, open(file, "wb") as f:
+        size, live = int(answer.headers["Content-Length"] or 0), sys.stdout.isatty()
+        print(f"data: downloading {url}, {size / 1e6:,.0f} MB", flush=True)
+        while piece := answer.read(2**20):
+            f.write(piece)
+            if live:
+                print(f"\rdata: {f.tell() / 1e6:,.0f} MB", end="", flush=True)
+        if live:
+            print("\r\x1b[K", end="")
+        if f.tell() < size:  # a connection that breaks looks like an end
+            raise OSError(f"cut off after {f.tell():,} of {size:,} bytes")
+
+
 def _root(root) -> Path:
     return Path(os.path.abspath(Path(root).expanduser() if root else ROOT))
 
@@ -452,13 +499,13 @@ def _name(data) -> str:
 
 def _folder(data, looked_for: str) -> Path:
     """The absolute path of a folder that exists; `looked_for` is for the message if it does not."""
+    if data in NAMES:
+        fail(f"{data} has no {looked_for}; a folder of that name is written ./{data}")
     folder = Path(os.path.abspath(Path(data).expanduser()))
     if folder.is_dir():
         return folder
     if folder.is_file():
         fail(f"{folder} is a file: --data takes the folder that it is in, {folder.parent}")
-    if str(data) in NAMES:
-        fail(f"{data} has no {looked_for}; a folder of that name is written ./{data}")
     near = difflib.get_close_matches(str(data), NAMES, 1)
     meant = f"did you mean {near[0]}?" if near else f"the known names are {', '.join(NAMES)}"
     fail(f"{folder} does not exist, and {data} is no known data set: {meant}")
@@ -599,12 +646,16 @@ def load_pairs(data, size: int, *, root=None, split: str = "train", device="cpu"
     A folder holds files A|B side by side, directly or in a sub-folder named as the split (train;
     test or val); or two folders of files with the same names: A/train and B/train, train/A and
     train/B, trainA and trainB, or A and B. Built in are faces-labels (faces for short), a label map
-    in the colours of PALETTE -> portrait, and faces-outline, its contours -> portrait.
+    in the colours of PALETTE -> portrait, and faces-outline, its contours -> portrait. The names
+    in PAIRED are downloaded once.
     """
     if data in ("faces", "faces-labels", "faces-outline"):
         a = "outline" if data == "faces-outline" else "painted"
         return _load(_drawn(data, size, split, [a, "image"]), data, size, device, workers, skip_bad)
-    folder = _folder(data, "pairs")
+    if data in PAIRED:
+        folder = _from_berkeley(data, _root(root), "pix2pix", ".tar.gz")
+    else:
+        folder = _folder(data, "pairs")
     names = [name for part in SPLITS[split] for name in (
         (f"A/{part}", f"B/{part}"), (f"{part}/A", f"{part}/B"), (f"{part}A", f"{part}B"))]
     for a, b in [*names, ("A", "B")]:
@@ -630,13 +681,17 @@ def load_unpaired(data, size: int, *, root=None, split: str = "train", device="c
     """Two sets of images, A and B, whose streams have nothing to do with each other.
 
     A folder holds trainA/ and trainB/; testA/ and testB/ (or valA/, valB/) are the split "test".
-    Built in: faces, of which A are portraits in colour, B pencil drawings of other people.
+    Built in: faces, of which A are portraits in colour, B pencil drawings of other people. The
+    names in UNPAIRED are downloaded once.
     """
     if data == "faces":
         found = [_drawn(data, size, split, ["image"]),
                  _drawn(data, size, split, ["pencil"], skip=N_BUILTIN[split])]
     else:
-        folder = _folder(data, "unpaired sets")
+        if data in UNPAIRED:
+            folder = _from_berkeley(data, _root(root), "cyclegan", ".zip")
+        else:
+            folder = _folder(data, "unpaired sets")
         pairs = [(folder / f"{part}A", folder / f"{part}B") for part in SPLITS[split]]
         both = next((pair for pair in pairs if all(map(Path.is_dir, pair))), None)
         if both is None:

@@ -201,7 +201,7 @@ class Watch:
             return iter(self.timed("data", stream.__next__), None)  # endless: no batch is None
 
         def manual_seed(number):
-            if self.looping:
+            if self.looping and not self.depth:  # sample() may seed its own noise
                 self.begin_step()
             return seed(number)
 

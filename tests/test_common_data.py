@@ -1,7 +1,14 @@
 """common/data.py: what is found, what is refused and how, and that the stream is a function."""
+import io
 import itertools
 import sys
+import tarfile
+import threading
+import zipfile
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -441,6 +448,106 @@ def test_a_failed_download_names_the_url_and_the_folder(tmp_path, monkeypatch, c
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     line = error(capsys, data.load_images, name, 32, root=tmp_path)
     assert url in line and str(tmp_path / place) in line
+
+
+# The sets of pix2pix and CycleGAN, from a server on loopback
+
+@pytest.fixture
+def server(monkeypatch):
+    """bodies: of a url's path what it sends, and the length it announces; asked: the paths so far.
+    """
+    served = SimpleNamespace(bodies={}, asked=[])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            served.asked.append(self.path)
+            body, length = served.bodies.get(self.path, (b"", 0))
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        monkeypatch.setattr(data, "BERKELEY", f"http://127.0.0.1:{http.server_port}")
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        yield served
+        http.shutdown()
+        thread.join()
+
+
+def packed(suffix, files):
+    """An archive of these files, name -> bytes."""
+    packed = io.BytesIO()
+    if suffix == ".zip":
+        with zipfile.ZipFile(packed, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for name, content in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+@pytest.fixture(params=["pix2pix", "cyclegan"])
+def maps(request, tmp_path):
+    """The published set maps of either kind, two examples a split, and how it is loaded."""
+    place, names, size = request.param, ["train/1.jpg", "train/2.jpg", "val/1.jpg", "val/2.jpg"], 16
+    if place == "cyclegan":
+        size = 8
+        names = [f"{part}/{i}.jpg" for part in ("trainA", "trainB", "testA", "testB") for i in "12"]
+    loader, suffix = {"pix2pix": (data.load_pairs, ".tar.gz"),
+                      "cyclegan": (data.load_unpaired, ".zip")}[place]
+    write(tmp_path / "origin", *names, size=(size, 8))
+    files = {f"maps/{name}": (tmp_path / "origin" / name).read_bytes() for name in names}
+    return SimpleNamespace(
+        load=partial(loader, "maps", 8, root=tmp_path / "root"), files=files,
+        url=f"/{place}/datasets/maps{suffix}", pack=partial(packed, suffix),
+        folder=tmp_path / "root" / place / "maps")
+
+
+def test_a_published_set_is_downloaded_once(server, maps):
+    body = maps.pack(maps.files)
+    server.bodies[maps.url] = body, len(body)
+    for split in ("train", "test", "train"):
+        loaded = maps.load(split=split)
+        for part in loaded if isinstance(loaded, tuple) else [loaded]:
+            assert len(part) == 2 and part.name == "maps"
+    assert server.asked == [maps.url] and list(maps.folder.parent.iterdir()) == [maps.folder]
+
+
+@pytest.mark.parametrize("what, says", [
+    ("missing", "404"), ("cut", "cut off after"), ("short", ""), ("no archive", ""),
+    ("other name", "maps")])
+def test_half_a_download_leaves_nothing(server, maps, capsys, what, says):
+    body = maps.pack(maps.files)
+    other = maps.pack({f"x{name}": content for name, content in maps.files.items()})
+    server.bodies = {maps.url: {
+        "missing": (b"", 0), "cut": (body[:-60], len(body)), "short": (body[:-60], len(body) - 60),
+        "no archive": (b"<html>", 6), "other name": (other, len(other))}[what]}
+    line = error(capsys, maps.load)
+    assert f"{data.BERKELEY}{maps.url}" in line and str(maps.folder) in line and says in line
+    assert list(maps.folder.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../../../evil", "{}/evil"])
+def test_an_archive_writes_nothing_elsewhere(server, maps, tmp_path, capsys, name):
+    body = maps.pack({name.format(tmp_path): b"x"})
+    server.bodies[maps.url] = body, len(body)
+    before = set(tmp_path.rglob("*"))
+    error(capsys, maps.load)
+    assert set(tmp_path.rglob("*")) - before == {maps.folder.parents[1], maps.folder.parent}
+
+
+def test_names_of_pairs_are_no_folders_of_images(capsys):
+    assert "./maps" in error(capsys, data.load_images, "maps", 8)
+    assert "./edges2shoes" in error(capsys, data.load_unpaired, "edges2shoes", 8)
 
 
 def test_celeba(tmp_path):
