@@ -43,6 +43,7 @@ PAPER = dict(          # --paper: config F on FFHQ, on eight GPUs
     mirror=True,       # [App. C]
     batch_size=32,     # [authors' code]
     gamma=10.0,        # [App. C]
+    ema_kimg=10.0,     # [authors' code]
     kimg=25_000.0,     # [App. C]
     phase_kimg=600.0,  # [authors' code]
 )
@@ -81,7 +82,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--mixing", type=number(float, 0, 1.001), default=0.9,
         help="how often a batch takes its styles from two z [Table 2]")
     add("--mirror", action="store_true", help="flip half of the images [App. C]")
-    add("--batch-size", type=number(int, 1), default=32,
+    add("--batch-size", type=number(int, 1), default=16,
         help="at --size, and at each half of it below 64 twice as many; 32 [authors' code, 8 GPUs]")
     add("--accumulate", type=number(int, 1), default=1,
         help="parts in which a batch is computed, for less memory; the result is the same [ours]")
@@ -92,11 +93,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--lambda-gp", type=number(float, 0), default=10.0, help="wgan-gp's penalty [ProGAN]")
     add("--lr", type=number(float, 0), default=1e-3,
         help="Adam's learning rate up to 64x64, then up to three times that [App. C]")
-    add("--ema-kimg", type=number(float, 0.001), default=10.0,
-        help="thousands of images in which the mean of G's weights forgets half [authors' code]")
-    add("--kimg", type=number(float, 0.001), default=100.0,
+    add("--ema-kimg", type=number(float, 0.001), default=5.0,
+        help="thousands of images in which G's mean forgets half; paper: 10 [authors' code]")
+    add("--kimg", type=number(float, 0.001), default=40.0,
         help="thousands of images shown to D; paper: 25,000 [App. C]")
-    add("--phase-kimg", type=number(float, 0), default=10.0, help="thousands at one resolution, "
+    add("--phase-kimg", type=number(float, 0), default=5.0, help="thousands at one resolution, "
         "then of fading to the next; 0: all at --size; paper: 600 [authors' code]")
     add("--steps", type=number(int, 1), help="updates of G; by default what --kimg takes")
     add("--log-every", type=number(int, 1), default=25, help="steps between rows of log.csv")
