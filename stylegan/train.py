@@ -89,12 +89,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--loss", default="logistic", choices=("logistic", "wgan-gp"),
         help="with R1; wgan-gp: for CelebA-HQ [Sec. 2.1]")
     add("--gamma", type=number(float, 0), default=1.0,
-        help="R1's weight. Departure: 1, for small pictures; paper: 10 [App. C]")
+        help="R1's weight. Departure: 1, for pictures of few pixels; paper: 10 [App. C]")
     add("--lambda-gp", type=number(float, 0), default=10.0, help="wgan-gp's penalty [ProGAN]")
     add("--lr", type=number(float, 0), default=1e-3,
         help="Adam's learning rate up to 64x64, then up to three times that [App. C]")
-    add("--ema-kimg", type=number(float, 0.001), default=5.0,
-        help="thousands of images in which G's mean forgets half; paper: 10 [authors' code]")
+    add("--ema-kimg", type=number(float, 0.001), default=1.0,
+        help="thousands of images in which the mean of G forgets half. Departure: 1, for runs of "
+        "some ten; paper: 10 [authors' code]")
     add("--kimg", type=number(float, 0.001), default=40.0,
         help="thousands of images shown to D; paper: 25,000 [App. C]")
     add("--phase-kimg", type=number(float, 0), default=5.0, help="thousands at one resolution, "
@@ -206,6 +207,7 @@ def schedule(shown: int, args: argparse.Namespace) -> tuple[int, float, int]:
 
     8x8 for a phase; for a phase 16x16 fades in, alpha from 0 to 1; 16x16 for a phase; and so on.
     The batch is 256, 128, 64 at 8x8, 16x16, 32x32, then 32, if the last one is to be 32.
+    Departure: looked up for every batch, theirs for every fourth.
     """
     phase = round(1000 * args.phase_kimg)
     size, alpha = 8 if phase else args.size, 1.0
@@ -283,7 +285,8 @@ def track_w(G: Generator, z: torch.Tensor, world: int) -> None:
 
 @torch.no_grad()
 def update_ema(G_ema: Generator, G: Generator, beta: float) -> None:
-    """Weights: beta theirs + (1 - beta) G's; w_avg is G's. [authors' code]"""
+    """Weights: beta theirs + (1 - beta) G's; w_avg is G's. [authors' code, there with D's update:
+    a Departure, so that a checkpoint's mean has its last weights]"""
     for p_ema, p in zip(G_ema.parameters(), G.parameters(), strict=True):
         p_ema.lerp_(p, 1 - beta)
     G_ema.w_avg.copy_(G.w_avg)
