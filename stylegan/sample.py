@@ -23,7 +23,7 @@ from common.data import fail  # noqa: E402
 from common.images import grid, save_gif, save_grid, write_image  # noqa: E402
 
 PSI = (1, 0.7, 0.5, 0, -0.5, -1)  # [Fig. 8]
-BRIGHT = 0.1  # of 2: the deviation that is white in fig4.png [ours]
+BRIGHT = 0.2  # of 2: the deviation that is white in fig4.png [ours]
 
 
 def load_generator(path: Path) -> tuple[Generator, dict]:
