@@ -154,7 +154,7 @@ def to_pil(x: torch.Tensor) -> Image.Image:
 
 def write_image(path, x: torch.Tensor) -> None:
     """One picture (c, h, w) in [-1, 1]; the suffix of `path` is the format."""
-    _save(path, to_pil(x))
+    _save(path, to_pil(x), quality=95)  # of JPEG and WebP; the others know no such option
 
 
 def grid(x: torch.Tensor, n_cols: int = 8, pad: int = 2, captions: Sequence[str] | None = None,

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate, pad
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(ROOT))  # the repository root, for common/
 from common.data import EXTENSIONS, fail, load_unpaired  # noqa: E402
-from common.images import read_image, save_grid, to_pil, write_image  # noqa: E402
+from common.images import read_image, save_grid, write_image  # noqa: E402
 
 
 def load_generators(path: Path) -> tuple[Generator, Generator, dict]:
@@ -100,8 +100,7 @@ def translate_files(net: Generator, source: Path, out: Path, side: int | None = 
         if side:
             size = [max(1, round(s * side / min(x.shape[2:]))) for s in x.shape[2:]]
             x = interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to_pil(translate(net, x)[0]).save(to, quality=95)
+        write_image(to, translate(net, x)[0])
     if len(bad) == len(files):
         fail(f"--input {source}: no image could be read: {', '.join(bad)}")
     print(f"translated {len(files) - len(bad):,} of {len(files):,} images into {out}")

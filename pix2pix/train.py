@@ -236,10 +236,12 @@ def train(args: argparse.Namespace) -> None:
         first, log_bytes = ckpt["step"] + 1, ckpt["log_bytes"]
         x_fixed, y_fixed = ckpt["x_fixed"].to(device), ckpt["y_fixed"].to(device)
         try:
+            if ckpt["args"]["direction"] != args.direction:  # the networks would not notice
+                raise ValueError
             for name, part in parts.items():
                 part.load_state_dict(ckpt[name])
         except (RuntimeError, ValueError):
-            fail(f"{path} does not fit: a run keeps its size, width, networks and channels")
+            fail(f"{path} does not fit: a run keeps its direction, size, width, networks, channels")
         for group in opt_g.param_groups + opt_d.param_groups:
             group.update(lr=args.lr, betas=(args.beta1, 0.999))  # flags given now override
     batches = data.batches(args.batch_size, args.seed, start=first - 1)

@@ -257,7 +257,9 @@ def test_commands_of_the_readme_run(paper, place, capfd):
             elif not Path(flags[at]).exists():
                 write_data(folder, Path(flags[at]), 8)
             out = "runs/" + (paper if number == 0 or "--resume" in flags else f"{number}")
-            flags += tiny(paper, out, "--steps", 2) if "--resume" not in flags else ["--steps", 3]
+            wide = ["--size", 32] if "--paper" in flags else []  # its networks look at 32 at least
+            flags += (["--steps", 3] if "--resume" in flags else
+                      tiny(paper, out, "--steps", 2, *wide))
         elif "--n" in flags:
             flags[flags.index("--n") + 1] = "2"
         if "--input" in flags and not Path(flags[flags.index("--input") + 1]).exists():

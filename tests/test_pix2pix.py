@@ -316,7 +316,7 @@ def test_adam(watched, flags, lr, beta1):
 
 
 @pytest.mark.parametrize("flags", [("--width", 3), ("--size", 32), ("--net-d", 34),
-                                   ("--net-g", "encoder-decoder")])
+                                   ("--net-g", "encoder-decoder"), ("--direction", "BtoA")])
 def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
     watched("--steps", 1)
     assert_resume_refused(train, tmp_path / "run", capfd, flags)
