@@ -152,7 +152,7 @@ def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
 
 
 def g_loss(fake: torch.Tensor, saturating: bool = False) -> torch.Tensor:
-    """-E[log D(G(z|y))] [GAN code], or saturating: E[log(1 - D(G(z|y)))] [Eq. 2], from logits."""
+    """-E[log D(G(z|y))] [GAN code], a Departure from Eq. 2; saturating: E[log(1 - D(G(z|y)))]."""
     return -F.softplus(fake).mean() if saturating else F.softplus(-fake).mean()
 
 
@@ -226,15 +226,15 @@ def train(args: argparse.Namespace) -> None:
     save(first - 1)  # from here on a run that is killed resumes
 
     stop: list[int] = []  # a first Ctrl-C or SIGTERM lets the step end, a second one does not
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda n, _: (stop.append(n), signal.signal(n, signal.SIG_DFL)))
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda n, _: (stop.append(n), signal.signal(n, signal.SIG_DFL)))
     began = time.monotonic()
     for step in range(first, args.steps + 1):
         torch.manual_seed(args.seed * 1_000_003 + step)  # a step depends on (seed, step) alone
         lr = learning_rate(args.lr, args.lr_decay, step - 1)
         m = momentum((step - 1) * args.k * args.batch_size / len(data))
         opt_g.param_groups[0].update(lr=lr, momentum=m)
-        opt_d.param_groups[0].update(lr=lr / 2, momentum=m)  # the GAN code halves D's loss
+        opt_d.param_groups[0].update(lr=lr / 2, momentum=m)  # Departure: the GAN code halves loss_d
 
         # Update D: k times, on new data, new noise and the data's classes  [GAN code]
         for _ in range(args.k):

@@ -8,8 +8,8 @@ Every normalisation is by the image's own statistics (instance normalisation), i
 after it, and has no parameters [authors' code]. It makes the biases before it idle; they stay, for
 the authors' counts: 11,378,179 parameters for G at 9 blocks and width 64, 2,764,737 for D. The
 layers of Generator.net stand in the order of the authors' code, which sample.py --official needs.
-The paper reflects images at all borders, the authors' code at those of the 7x7 and the residual
-layers alone, and pads the others with zeros; so does this file.
+Departure: the paper reflects images at all borders, this file at those of the 7x7 and the residual
+layers alone, and pads the others with zeros, as the authors' code.
 """
 import torch
 from torch import nn

@@ -217,8 +217,8 @@ def train(args: argparse.Namespace) -> None:
     save(first - 1)  # from here on a run that is killed resumes
 
     stop: list[int] = []  # a first Ctrl-C or SIGTERM lets the step end, a second one does not
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda n, _: (stop.append(n), signal.signal(n, signal.SIG_DFL)))
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda n, _: (stop.append(n), signal.signal(n, signal.SIG_DFL)))
     began = time.monotonic()
     for step in range(first, args.steps + 1):
         torch.manual_seed(args.seed * 1_000_003 + step)  # a step depends on (seed, step) alone

@@ -25,7 +25,7 @@ from common.images import save_grid  # noqa: E402
 Z_DIM, BATCH, LR_G, LR_D = 256, 512, 1e-3, 1e-4  # [authors' code]
 SHOWN = (0, 5, 15, 25, 35)  # thousands of steps, or as many 35ths of --steps: the columns
 RADIUS, STD = 1.0, 0.01     # [authors' code]
-ANGLES = torch.arange(8) * (2 * math.pi / 8)
+ANGLES = torch.arange(8) * (2 * math.pi / 8)  # Departure: their code has 0 and 2 pi, one twice
 MODES = RADIUS * torch.stack([ANGLES.sin(), ANGLES.cos()], 1)  # (8, 2)
 
 

@@ -4,8 +4,8 @@ D returns scores, (n,), any real number: there is no sigmoid here, nor in the lo
 
 Generator and Discriminator are the pair for LSUN at 112x112, 15,591,427 and 4,333,441 parameters;
 CharacterGenerator and CharacterDiscriminator the conditional pair for 3,740 Chinese characters at
-28x28, 9,417,857 and 21,392,155. Layers, widths and biases are those of the authors' code, which
-pads as TensorFlow does, one pixel further to the right.
+28x28, 9,417,857 and 21,392,155. Layers, widths and biases are those of the authors' code.
+Departure: that pads as TensorFlow does, one pixel further to the right; here both sides are alike.
 """
 import torch
 import torch.nn.functional as F

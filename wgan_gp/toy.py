@@ -10,6 +10,7 @@ of equal score, which rises from blue to yellow; data are orange, fakes green.
 """
 import argparse
 import math
+import sys
 from pathlib import Path
 
 import torch
@@ -17,13 +18,24 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
-from train import d_loss, fail, g_loss, gradient_penalty, number, show
 
-from common.images import write_image  # train has put the repository root on the path
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
+from common.data import fail  # noqa: E402
+from common.images import write_image  # noqa: E402
 
 SETS = ("gaussians8", "gaussians25", "swissroll")
 EDGE = 2.5  # a panel shows [-EDGE, EDGE]^2
 BLUE, YELLOW = torch.tensor([190.0, 205, 235]), torch.tensor([255.0, 248, 205])
+
+
+def number(kind: type, low: float, high: float = math.inf):
+    """An argparse type: an int or float in [low, high)."""
+    def parse(text: str):
+        if not low <= kind(text) < high:
+            raise argparse.ArgumentTypeError(f"{text} is not in [{low}, {high})")
+        return kind(text)
+    parse.__name__ = kind.__name__  # for argparse's own message
+    return parse
 
 
 def points(data: str, n: int) -> torch.Tensor:
@@ -46,6 +58,24 @@ def mlp(d_out: int) -> nn.Sequential:
         nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
     return net
+
+
+def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """E[D(x_fake)] - E[D(x)], from scores (n,): Eq. 3, first term."""
+    return fake.mean() - real.mean()
+
+
+def g_loss(fake: torch.Tensor) -> torch.Tensor:
+    """-E[D(G(z))], from scores (n,). [Alg. 1, line 12]"""
+    return -fake.mean()
+
+
+def gradient_penalty(D: nn.Module, x: torch.Tensor, x_fake: torch.Tensor) -> torch.Tensor:
+    """E[(|grad D(x_hat)|_2 - 1)^2], x_hat = eps x + (1 - eps) x_fake. Eq. 3, second term."""
+    eps = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device)  # one a sample: U[0, 1]
+    x_hat = (eps * x + (1 - eps) * x_fake).detach().requires_grad_()
+    grad, = torch.autograd.grad(D(x_hat).sum(), x_hat, create_graph=True)
+    return (grad.flatten(1).norm(dim=1) - 1).square().mean()
 
 
 def learn(data: str, clip: float | None, args: argparse.Namespace) -> Image.Image:
@@ -81,8 +111,8 @@ def learn(data: str, clip: float | None, args: argparse.Namespace) -> Image.Imag
             loss_g.backward()
             opt_g.step()
         if step % 50 == 0 or step == args.steps:
-            show(f"{data} {f'clip {clip}' if clip else 'penalty'}  step {step}/{args.steps}  "
-                 f"loss_d {loss_d.item():.5f}")
+            print(f"{data} {f'clip {clip}' if clip else 'penalty'}  step {step}/{args.steps}  "
+                  f"loss_d {loss_d.item():.5f}", flush=True)
     with torch.no_grad():
         x = points(data, 500)
         return panel(D, x, fakes(x))
@@ -131,7 +161,7 @@ def main(argv: list[str] | None = None) -> None:
             sheet.paste(image, (pad + c * (side + pad), 30 + r * (side + 30)))
         ImageDraw.Draw(sheet).text((pad, 7 + r * (side + 30)), text, "black", font)
     write_image(args.out, pil_to_tensor(sheet) / 127.5 - 1)  # atomically
-    print(f"\nwrote {args.out}")
+    print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":
