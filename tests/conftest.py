@@ -194,6 +194,50 @@ def assert_no_neighbours(train: ModuleType, model: ModuleType) -> None:
     assert G.training and all(m.training for m in G.modules())
 
 
+def assert_reaches_both_ends(G: torch.nn.Module, z: torch.Tensor) -> None:
+    """Of [-1, 1], and goes no further, whatever the weights of its last convolution."""
+    torch.nn.init.normal_(G.net[-2].weight)
+    x = G(z)
+    assert -1 <= x.min() < -0.9 and 0.9 < x.max() <= 1
+
+
+def assert_uniform(*functions) -> None:
+    """Each sample_z(n, z_dim) is uniform in (-1, 1)."""
+    for sample_z in functions:
+        z = sample_z(20_000, 5)
+        assert z.shape == (20_000, 5) and -1 <= z.min() < -0.99 < 0.99 < z.max() <= 1
+        assert z.mean().abs() < 0.01 and z.var().item() == pytest.approx(1 / 3, abs=0.01)
+
+
+def assert_loss_at(loss, logit: float, value: float, slope: float) -> None:
+    """Of four equal logits, the loss and, of their mean, its gradient."""
+    a = torch.full((4,), float(logit), requires_grad=True)
+    loss(a).backward()
+    assert loss(a).item() == pytest.approx(value, abs=1e-6)
+    assert a.grad.tolist() == pytest.approx([slope / 4] * 4, abs=1e-6)
+
+
+def assert_sgd(watch, rate, momentum) -> None:
+    """Of step i, G's rate(i), half of it for D, momentum(i) for both, and nothing else."""
+    for i, (step_d, step_g) in enumerate(zip(*[iter(watch.all("step"))] * 2, strict=True)):
+        assert step_g.group["lr"] == pytest.approx(rate(i), rel=1e-12)
+        assert step_d.group["lr"] == pytest.approx(rate(i) / 2, rel=1e-12)
+        for group in (step_d.group, step_g.group):
+            assert group["momentum"] == momentum(i)
+            assert (group["dampening"], group["weight_decay"], group["nesterov"]) == (0, 0, False)
+
+
+def feature_maps(*nets: torch.nn.Module) -> list[list[tuple[int, ...]]]:
+    """Lists that fill with the shapes (c, h, w) of what the nets' convolutions return."""
+    lists: list[list] = [[] for _ in nets]
+    for net, shapes in zip(nets, lists, strict=True):
+        for m in net.modules():
+            if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+                m.register_forward_hook(
+                    lambda m, x, y, shapes=shapes: shapes.append(tuple(y.shape[1:])))
+    return lists
+
+
 # What a run does, step by step
 
 def watching(paper: str, train: ModuleType, optimiser, small: tuple, tmp_path, monkeypatch):

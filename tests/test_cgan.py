@@ -4,7 +4,17 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import FEW, Watch, assert_resume_refused, load, n_parameters, tiny, write_data
+from conftest import (
+    FEW,
+    Watch,
+    assert_loss_at,
+    assert_resume_refused,
+    assert_sgd,
+    load,
+    n_parameters,
+    tiny,
+    write_data,
+)
 from torch import nn
 
 from common import data
@@ -203,10 +213,7 @@ def test_losses_are_the_textbooks():
     (lambda a: train.g_loss(a, saturating=True), -200, 0, 0),  # no gradient: why it is not used
     (lambda a: train.g_loss(a, saturating=True), 200, -200, -1)])
 def test_losses_of_extreme_logits(loss, logit, value, slope):
-    a = torch.full((4,), float(logit), requires_grad=True)
-    loss(a).backward()
-    assert loss(a).item() == pytest.approx(value, abs=1e-6)
-    assert a.grad.tolist() == pytest.approx([slope / 4] * 4, abs=1e-6)
+    assert_loss_at(loss, logit, value, slope)
 
 
 # The schedules
@@ -228,14 +235,8 @@ def test_momentum(epoch, value):
 def test_schedules_are_used(watched, decay):
     """Over two epochs and a half, for G and, at half the rate, for D."""
     watch, examples = watched("--steps", 6, "--batch-size", 27, "--lr-decay", decay)
-    for i, (step_d, step_g) in enumerate(zip(*[iter(watch.all("step"))] * 2, strict=True)):
-        lr, momentum = 0.1 / decay ** i, train.momentum(27 * i / len(examples))
-        assert step_g.group["lr"] == pytest.approx(lr, rel=1e-12)
-        assert step_d.group["lr"] == pytest.approx(lr / 2, rel=1e-12)
-        for group in (step_d.group, step_g.group):
-            assert group["momentum"] == momentum
-            assert (group["dampening"], group["weight_decay"], group["nesterov"]) == (0, 0, False)
-    assert momentum > 0.5
+    assert_sgd(watch, lambda i: 0.1 / decay ** i, lambda i: train.momentum(27 * i / len(examples)))
+    assert len(watch.all("step")) == 12 and train.momentum(27 * 5 / len(examples)) > 0.5
 
 
 # A step

@@ -4,8 +4,12 @@ import math
 import pytest
 import torch
 from conftest import (
+    assert_loss_at,
     assert_no_neighbours,
+    assert_reaches_both_ends,
     assert_resume_refused,
+    assert_uniform,
+    feature_maps,
     load,
     n_parameters,
     parser,
@@ -52,19 +56,14 @@ def test_parameter_counts(size, channels, width, g, d):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes_double_and_halve(size, channels):
-    shapes = {"G": [], "D": []}
     with torch.device("meta"):
         G, D = model.Generator(size, channels, 100, 8), model.Discriminator(size, channels, 8)
-        for name, net in (("G", G), ("D", D)):
-            for m in net.modules():
-                if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
-                    m.register_forward_hook(
-                        lambda m, x, y, name=name: shapes[name].append(tuple(y.shape[1:])))
+        of_g, of_d = feature_maps(G, D)
         x = G(torch.empty(3, 100))
         assert x.shape == (3, channels, size, size) and D(x).shape == (3,)
     k = int(math.log2(size // 4))
-    assert shapes["D"] == [(8 << i, size >> i + 1, size >> i + 1) for i in range(k)]
-    assert shapes["G"] == [(8 << k - i - 2, 8 << i, 8 << i) for i in range(k - 1)] + [
+    assert of_d == [(8 << i, size >> i + 1, size >> i + 1) for i in range(k)]
+    assert of_g == [(8 << k - i - 2, 8 << i, 8 << i) for i in range(k - 1)] + [
         (channels, size, size)]
 
 
@@ -114,17 +113,11 @@ def test_initialisation():
 
 def test_range():
     torch.manual_seed(0)
-    G = model.Generator(16, 3, 10, 8)
-    nn.init.normal_(G.net[-2].weight)
-    x = G(train.sample_z(9, 10))
-    assert -1 <= x.min() < -0.9 and 0.9 < x.max() <= 1
+    assert_reaches_both_ends(model.Generator(16, 3, 10, 8), train.sample_z(9, 10))
 
 
 def test_z():
-    for sample_z in (train.sample_z, sample.sample_z):
-        z = sample_z(20_000, 5)
-        assert z.shape == (20_000, 5) and -1 <= z.min() < -0.99 < 0.99 < z.max() <= 1
-        assert z.mean().abs() < 0.01 and z.var().item() == pytest.approx(1 / 3, abs=0.01)
+    assert_uniform(train.sample_z, sample.sample_z)
 
 
 # The losses
@@ -144,10 +137,7 @@ def test_losses_are_the_textbooks():
     (lambda a: train.d_loss(a * 0 + 200, a), -200, 0, 0),
     (lambda a: train.g_loss(a), -200, 200, -1), (lambda a: train.g_loss(a), 200, 0, 0)])
 def test_losses_of_extreme_logits(loss, logit, value, slope):
-    a = torch.full((4,), float(logit), requires_grad=True)
-    loss(a).backward()
-    assert loss(a).item() == pytest.approx(value, abs=1e-6)
-    assert a.grad.tolist() == pytest.approx([slope / 4] * 4, abs=1e-6)
+    assert_loss_at(loss, logit, value, slope)
 
 
 # A step

@@ -5,7 +5,10 @@ import pytest
 import torch
 from conftest import (
     assert_no_neighbours,
+    assert_reaches_both_ends,
     assert_resume_refused,
+    assert_uniform,
+    feature_maps,
     load,
     n_parameters,
     parser,
@@ -54,20 +57,15 @@ def test_parameter_counts(size, channels, z_dim, bn, g, d):
 @pytest.mark.parametrize("size", parser("lsgan")._option_string_actions["--size"].choices)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes(size, channels):
-    shapes = {"G": [], "D": []}
     with torch.device("meta"):
         G, D = model.Generator(size, channels, 10, 4), model.Discriminator(size, channels, 4)
-        for name, net in (("G", G), ("D", D)):
-            for m in net.modules():
-                if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
-                    m.register_forward_hook(
-                        lambda m, x, y, name=name: shapes[name].append(tuple(y.shape[1:])))
+        of_g, of_d = feature_maps(G, D)
         x = G(torch.empty(3, 10))
         assert x.shape == (3, channels, size, size) and D(x).shape == (3,)
     n, side = HALVINGS[size]
     sides = [side << i for i in range(n + 1)]  # of 112: 7, 14, 28, 56, 112
-    assert shapes["D"] == [(4 * min(2 ** i, 8), s, s) for i, s in enumerate(sides[-2::-1])]
-    assert shapes["G"] == [*[(16, s, s) for s in sides[1:-2] for _ in range(2)],
+    assert of_d == [(4 * min(2 ** i, 8), s, s) for i, s in enumerate(sides[-2::-1])]
+    assert of_g == [*[(16, s, s) for s in sides[1:-2] for _ in range(2)],
                            (8, *sides[-2:-1] * 2), (4, size, size), (channels, size, size)]
 
 
@@ -139,17 +137,11 @@ def test_initialisation():
 
 def test_range():
     torch.manual_seed(0)
-    G = model.Generator(16, 3, 10, 4)
-    nn.init.normal_(G.net[-2].weight)
-    x = G(train.sample_z(9, 10))
-    assert -1 <= x.min() < -0.9 and 0.9 < x.max() <= 1
+    assert_reaches_both_ends(model.Generator(16, 3, 10, 4), train.sample_z(9, 10))
 
 
 def test_z():
-    for sample_z in (train.sample_z, sample.sample_z):
-        z = sample_z(20_000, 5)
-        assert z.shape == (20_000, 5) and -1 <= z.min() < -0.99 < 0.99 < z.max() <= 1
-        assert z.mean().abs() < 0.01 and z.var().item() == pytest.approx(1 / 3, abs=0.01)
+    assert_uniform(train.sample_z, sample.sample_z)
 
 
 # The pair for Chinese characters

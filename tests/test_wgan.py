@@ -5,6 +5,7 @@ import torch
 from conftest import (
     assert_no_neighbours,
     assert_resume_refused,
+    feature_maps,
     load,
     n_parameters,
     parser,
@@ -60,21 +61,16 @@ def test_parameter_counts_of_the_three_generators(arch, n):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes_double_and_halve(size, channels):
-    shapes = {"G": [], "D": []}
     with torch.device("meta"):
         G, D = model.Generator(size, channels, 100, 8), model.Critic(size, channels, 8)
-        for name, net in (("G", G), ("D", D)):
-            for m in net.modules():
-                if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
-                    m.register_forward_hook(
-                        lambda m, x, y, name=name: shapes[name].append(tuple(y.shape[1:])))
+        of_g, of_d = feature_maps(G, D)
         x = G(torch.empty(3, 100))
         assert x.shape == (3, channels, size, size) and D(x).shape == (3,)
         for arch in ("nobn", "mlp"):
             assert model.Generator(size, channels, 7, 8, arch)(torch.empty(3, 7)).shape == x.shape
     k = size.bit_length() - 3
-    assert shapes["D"] == [(8 << i, size >> i + 1, size >> i + 1) for i in range(k)] + [(1, 1, 1)]
-    assert shapes["G"] == [(8 << k - i - 1, 4 << i, 4 << i) for i in range(k)] + [
+    assert of_d == [(8 << i, size >> i + 1, size >> i + 1) for i in range(k)] + [(1, 1, 1)]
+    assert of_g == [(8 << k - i - 1, 4 << i, 4 << i) for i in range(k)] + [
         (channels, size, size)]
 
 
