@@ -33,7 +33,6 @@ NAME = "pix2pix"
 PAPER = dict(          # --paper
     size=256,          # [App. 6.1]
     width=64,          # [App. 6.1]
-    dropout=3,         # [App. 6.1]
     net_d=70,          # [Sec. 4.4]
     batch_size=1,      # [App. 6.2]
     steps=80_000,      # 200 epochs of the 400 facades [App. 6.2]
@@ -68,8 +67,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--width", type=number(int, 1), default=32, help="channels at the image; 64 [App. 6.1]")
     add("--net-g", default="unet", choices=("unet", "encoder-decoder"), help="with skips, or "
         "without [Sec. 4.3]")
-    add("--dropout", type=number(int, 0), default=1, help="how many layers of the decoder have it; "
-        "paper: 3, up to 8x8 of 256x256 [App. 6.1]")
+    add("--dropout", type=number(int, 0), default=3, help="how many layers of the decoder have it, "
+        "from the innermost on [App. 6.1]")
     add("--net-d", type=int, default=16, choices=FIELDS, help="receptive field; paper: 70 of 256 "
         "pixels, the best of 1, 16, 70, 286 [Sec. 4.4]")
     add("--lambda-l1", type=number(float, 0), default=100.0, help="weight of L1 [Eq. 4]")
