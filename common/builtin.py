@@ -310,7 +310,7 @@ PARTS = ("background", "clothes", "neck", "skin", "hair", "beard", "eyebrow", "e
          "mouth", "glasses", "hat", "earring")
 FACE_CLASSES = ("bald", "short hair", "long hair", "curly hair", "mohawk", "bun", "pigtails",
                 "cap", "beanie", "sun hat")
-DRAWINGS = ("image", "pencil", "outline", "label_map", "attributes", "label")  # what faces() gives
+DRAWINGS = ("image", "pencil", "outline", "flat", "label_map", "attributes", "label")  # of faces()
 
 
 def _palette(colours: str) -> np.ndarray:
@@ -412,13 +412,14 @@ def _face_parameters(seed: int, index: list[int]) -> tuple[dict, np.ndarray, np.
 
 
 class _Sheet:
-    """The drawings of n faces in progress: colour, outline and label map, those wanted."""
+    """The drawings of n faces in progress: those wanted of colour, outline, flat, label map."""
 
     def __init__(self, n: int, size: int, px: Tensor, want: Sequence[str]):
         self.size, self.px = size, px  # px (n, 1, 1): pixels per unit of the faces' coordinates
         self.pen = (0.011 * px).clamp_min(0.5)  # half a line's width in pixels
         self.image = torch.zeros(n, 3, size, size) if {"image", "pencil"} & {*want} else None
         self.line = torch.zeros(n, size, size) if {"outline", "pencil"} & {*want} else None
+        self.flat = torch.zeros(n, 3, size, size) if "flat" in want else None
         self.parts = torch.zeros(n, size, size, dtype=torch.uint8) if "label_map" in want else None
 
     def region(self, left: float, top: float, right: float, bottom: float) -> tuple:
@@ -459,6 +460,9 @@ class _Sheet:
             line = self.line[at]
             line *= 1 - cover
             torch.maximum(line, edge if shown is None else edge * shown, out=line)
+        if self.flat is not None:
+            flat = self.flat[at]
+            flat.copy_(torch.where(cover[:, None] > 0.5, colour, flat))
         if self.parts is not None:
             self.parts[at].masked_fill_(cover > 0.5, PARTS.index(part))
 
@@ -493,6 +497,9 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         sheet.image += p.wall
         mix(everywhere, p.wall_too, way)
         mix(everywhere, white, glow.clamp_min_(0).square_() * 0.45)
+
+    if sheet.flat is not None:
+        sheet.flat += (p.wall + p.wall_too) / 2
 
     # Hair behind the head and the shoulders
     back_hair = p.hair * 0.78
@@ -674,6 +681,8 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         drawn["image"] = _bytes(sheet.image)
     if "outline" in want:
         drawn["outline"] = _bytes(1 - sheet.line)[:, None]
+    if "flat" in want:
+        drawn["flat"] = _bytes(sheet.flat)
     if "label_map" in want:
         drawn["label_map"] = sheet.parts
     if "pencil" in want:
@@ -705,6 +714,7 @@ def faces(index: Index, size: int = 64, seed: int = 0,
     "image" uint8 (n, 3, size, size), in colour;
     "pencil" uint8 (n, 3, size, size), as a pencil drawing;
     "outline" uint8 (n, 1, size, size), black lines on white;
+    "flat" uint8 (n, 3, size, size), each part in one colour, without light, shadow or pattern;
     "label_map" uint8 (n, size, size), the part each pixel shows, an index into PARTS;
     "attributes" uint8 (n, len(ATTRIBUTES)), 0 or 1, independent of each other but for the three
     hair colours, of which a face has at most one;
@@ -717,7 +727,7 @@ def faces(index: Index, size: int = 64, seed: int = 0,
     p, label, attributes = _face_parameters(seed, index)
     known = {"label": torch.from_numpy(label), "attributes": torch.from_numpy(attributes)}
     shapes = {"image": (3, size, size), "pencil": (3, size, size), "outline": (1, size, size),
-              "label_map": (size, size)}
+              "flat": (3, size, size), "label_map": (size, size)}
     out = {w: known[w] if w in known
            else torch.empty(len(index), *shapes[w], dtype=torch.uint8) for w in want}
     drawn = [w for w in want if w in shapes]

@@ -55,7 +55,7 @@ RESIDENT_BYTES = 3 * 2**30  # kept on the device; 262,144 images of 3x64x64
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 ROOT = Path(__file__).resolve().parents[1] / "data"
 SPLITS = {"train": ("train",), "test": ("test", "val")}  # split -> the folder names it goes by
-BUILTIN = ("digits", "faces", "faces-labels", "faces-outline")
+BUILTIN = ("digits", "faces", "faces-flat", "faces-labels", "faces-outline")
 N_BUILTIN = {"train": 10_000, "test": 2_000}
 FIRST_BUILTIN = {"train": 0, "test": 1_000_000}  # index of a drawing: the splits share none
 N_CROPPED = 2_000  # built-in pictures to crop from: large ones take longer to draw
@@ -645,12 +645,13 @@ def load_pairs(data, size: int, *, root=None, split: str = "train", device="cpu"
 
     A folder holds files A|B side by side, directly or in a sub-folder named as the split (train;
     test or val); or two folders of files with the same names: A/train and B/train, train/A and
-    train/B, trainA and trainB, or A and B. Built in are faces-labels (faces for short), a label map
-    in the colours of PALETTE -> portrait, and faces-outline, its contours -> portrait. The names
-    in PAIRED are downloaded once.
+    train/B, trainA and trainB, or A and B. Built in, a drawing of a portrait -> the portrait:
+    faces-labels (faces for short), its label map in the colours of PALETTE; faces-flat, every part
+    in one colour, its own; faces-outline, its contours. The names in PAIRED are downloaded once.
     """
-    if data in ("faces", "faces-labels", "faces-outline"):
-        a = "outline" if data == "faces-outline" else "painted"
+    drawings = {"faces": "painted", "faces-labels": "painted", "faces-flat": "flat",
+                "faces-outline": "outline"}
+    if a := drawings.get(str(data)):
         return _load(_drawn(data, size, split, [a, "image"]), data, size, device, workers, skip_bad)
     if data in PAIRED:
         folder = _from_berkeley(data, _root(root), "pix2pix", ".tar.gz")

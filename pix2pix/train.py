@@ -1,7 +1,7 @@
 """pix2pix: Image-to-Image Translation with Conditional Adversarial Networks. Isola, Zhu, Zhou,
 Efros. CVPR 2017, arXiv 1611.07004.
 
-    python pix2pix/train.py                                  label maps to drawn faces, minutes
+    python pix2pix/train.py                                  flat colours to drawn faces, minutes
     python pix2pix/train.py --data path/to/pairs --size 128  your own, files A|B or folders A/, B/
     python pix2pix/train.py --paper --data facades --direction BtoA       the paper's own scale
     python pix2pix/train.py --resume                         goes on where the last run stopped
@@ -56,8 +56,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100))
     p.error = fail  # one line, without the usage
     add = p.add_argument
-    add("--data", default="faces-labels", help="faces-labels, faces-outline, facades, maps, "
-        "cityscapes, night2day, edges2shoes, edges2handbags, or a folder of pairs")
+    add("--data", default="faces-flat", help="faces-flat, faces-labels, faces-outline, facades, "
+        "maps, cityscapes, night2day, edges2shoes, edges2handbags, or a folder of pairs")
     add("--data-root", default=str(ROOT / "data"), help="where downloaded sets are kept")
     add("--out", default=f"runs/{NAME}", help="the folder of this run")
     add("--direction", default="AtoB", choices=("AtoB", "BtoA"), help="which half of a pair is "

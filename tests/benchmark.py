@@ -12,6 +12,7 @@ machine should be idle. Of a paper, at the setting of its bare command:
   sample grids, curves and checkpoints, timed call by call. Not inside: random z, losses,
   optimisers, which are the paper's step. A GPU is waited for around each of these calls, so there
   the share is an upper bound: what overlaps in truth is counted;
+- images/s: of batches of --batch-size, also where a growing picture begins with larger ones;
 - memory: the process's peak, with the data set; its growth from step 101 (later, where that is
   among the first tenth of the loop) to the end.
 With a CUDA device each paper follows again at --paper's scale, on its built-in data.
@@ -225,6 +226,8 @@ def loop(paper: str, argv: list[str], steps: int | None, started: float) -> dict
     train = importlib.import_module("train")
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         args = train.parse_args([*argv, "--out", str(Path(folder, "run"))])
+        if args.steps is None:  # its unit is images shown
+            args.steps = train.count_steps(0, args)
         intervals = [v for k, v in vars(args).items() if k.endswith("_every")]
         steps = steps or min(math.lcm(*intervals), max(args.steps - WARM_UP, 1))
         n_run, args.steps = args.steps, max(args.steps, WARM_UP + steps + 1)

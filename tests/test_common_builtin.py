@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from common import builtin
 from common.builtin import ATTRIBUTES, DIGIT_FACTORS, DRAWINGS, FACE_CLASSES, PARTS, digits, faces
 
-PICTURES = ("image", "pencil", "outline", "label_map")
+PICTURES = ("image", "pencil", "outline", "flat", "label_map")
 
 
 def drawn_in(batch, draw, order):
@@ -96,7 +96,8 @@ def test_digits_are_told_apart_by_their_neighbours():
 def test_faces_contract():
     d = faces(range(12), 32, want=DRAWINGS)
     shapes = {"image": (12, 3, 32, 32), "pencil": (12, 3, 32, 32), "outline": (12, 1, 32, 32),
-              "label_map": (12, 32, 32), "attributes": (12, len(ATTRIBUTES)), "label": (12,)}
+              "flat": (12, 3, 32, 32), "label_map": (12, 32, 32),
+              "attributes": (12, len(ATTRIBUTES)), "label": (12,)}
     assert {name: tuple(value.shape) for name, value in d.items()} == shapes
     assert all(d[name].dtype == (torch.int64 if name == "label" else torch.uint8) for name in d)
     assert d["attributes"].max() == 1 and d["label_map"].max() < len(PARTS)
@@ -187,6 +188,21 @@ def test_no_two_of_500_faces_alike():
     image = F.avg_pool2d(faces(range(500), 32)["image"].float(), 2).flatten(1)
     far = torch.pdist(image) / image.shape[1] ** 0.5  # root mean square, of 255
     assert far.min() > 8, far.min()
+
+
+def test_flat_colours_are_the_parts_and_nothing_else():
+    d = faces(range(100), 64, want=("flat", "image", "label_map"))
+    for flat, image, parts in zip(d["flat"], d["image"], d["label_map"], strict=True):
+        # No light, shadow or pattern: few colours, on one wall a single one
+        assert len(flat.flatten(1).unique(dim=1).T) <= 16 < len(image.flatten(1).unique(dim=1).T)
+        assert len(flat[:, parts == PARTS.index("background")].unique(dim=1).T) == 1
+    # The portrait has these colours, but for the light: the same part is similar in both
+    for part in ("hair", "clothes", "hat", "skin", "background"):
+        there = (d["label_map"] == PARTS.index(part)).float()[:, None]
+        rows = there.sum((1, 2, 3)) > 20
+        mean = [((d[name] * there).sum((2, 3)) / there.sum((2, 3)))[rows]
+                for name in ("flat", "image")]
+        assert np.corrcoef(*(m.flatten() for m in mean))[0, 1] > 0.85, part
 
 
 def test_outline_and_pencil_are_drawings():

@@ -296,7 +296,10 @@ def test_built_in_pairs_show_one_face(few):
     outline, x = data.load_pairs("faces-outline", 16).subset(0, 4)[:]
     assert outline.shape == x.shape == (4, 3, 16, 16)
     painted, y = data.load_pairs("faces", 16, split="test")[:2]
-    drawn = builtin.faces(range(1_000_000, 1_000_002), 16, 0, want=("image", "label_map"))
+    drawn = builtin.faces(range(1_000_000, 1_000_002), 16, 0, want=("image", "flat", "label_map"))
+    assert torch.equal(y, drawn["image"].float() / 127.5 - 1)
+    flat, y = data.load_pairs("faces-flat", 16, split="test")[:2]
+    assert torch.equal(flat, drawn["flat"].float() / 127.5 - 1)
     assert torch.equal(y, drawn["image"].float() / 127.5 - 1)
     colours = data.PALETTE[drawn["label_map"].long()].permute(0, 3, 1, 2)
     assert torch.equal(painted, colours.float() / 127.5 - 1)

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -258,6 +259,8 @@ def test_commands_of_the_readme_run(paper, place, capfd):
                 write_data(folder, Path(flags[at]), 8)
             out = "runs/" + (paper if number == 0 or "--resume" in flags else f"{number}")
             wide = ["--size", 32] if "--paper" in flags else []  # its networks look at 32 at least
+            if "--accumulate" in flags:
+                flags[flags.index("--accumulate") + 1] = "1"  # of the tiny batch there is one part
             flags += (["--steps", 3] if "--resume" in flags else
                       tiny(paper, out, "--steps", 2, *wide))
         elif "--n" in flags:
@@ -268,13 +271,18 @@ def test_commands_of_the_readme_run(paper, place, capfd):
 
 
 def test_row_of_the_front_page(paper):
-    """Its picture, its README, and the lines of its networks and its training, as they are."""
+    """Its picture, its README, the lines of its networks and its training, and how many of them
+    `diff` tells from dcgan's, as they are."""
     lines = [len((ROOT / paper / f"{name}.py").read_text().splitlines())
              for name in ("model", "train")]
     rows = [row for row in (ROOT / "README.md").read_text().splitlines()
             if row.startswith("|") and f"({paper}/README.md)" in row]
     assert len(rows) == 1
     assert f'"{paper}/samples.png"' in rows[0] and "| {}, {} |".format(*lines) in rows[0]
+    if diff := shutil.which("diff"):
+        seen = subprocess.run([diff, ROOT / "dcgan/train.py", ROOT / paper / "train.py"],
+                              capture_output=True, text=True).stdout.splitlines()
+        assert f"| {sum(line[0] in '<>' for line in seen)} |" in rows[0]
 
 
 # A run

@@ -269,7 +269,7 @@ def test_a_step(watched, judged, direction):
     watch = watched("--steps", 2, "--direction", direction, "--jitter", 1, "--no-flip")
     assert watch.order() == "G D D step(D) D step(G) G D D step(D) D step(G)"
     assert [e.fresh for e in watch.all("step")] == [{"D"}, {"G"}] * 2
-    batches = data.load_pairs("faces-labels", 16).batches(4, seed=0)
+    batches = data.load_pairs("faces-flat", 16).batches(4, seed=0)
     passes = zip(watch.all("G"), *[iter(judged)] * 3, *[iter(watch.all("D"))] * 3, strict=True)
     for made, real, fake, again, first, second, third in passes:
         x, y = next(batches)[::1 if direction == "AtoB" else -1]
@@ -282,7 +282,7 @@ def test_a_step(watched, judged, direction):
 
 def test_pairs_are_cropped_and_mirrored_in_the_loop(watched, judged):
     watched("--steps", 1)
-    a, b = next(data.load_pairs("faces-labels", 18).batches(4, seed=0))  # 16 * 286 / 256
+    a, b = next(data.load_pairs("faces-flat", 18).batches(4, seed=0))  # 16 * 286 / 256
     for x, y, pair in zip(*judged[0], torch.cat([a, b], 1), strict=True):
         windows = [p[:, top:top + 16, left:left + 16] for p in (pair, pair.flip(2))
                    for top in range(3) for left in range(3)]
@@ -392,7 +392,7 @@ def test_figures(trained, monkeypatch):
                         lambda path, x, **options: grids.update({path.name: x}))
     sample.main(["--ckpt", str(trained)])
     G, ckpt = sample.load_generator(trained)
-    held = data.load_pairs("faces-labels", 16, split="test")[:12]
+    held = data.load_pairs("faces-flat", 16, split="test")[:12]
     rows = grids["samples.png"].unflatten(0, (12, 3))
     assert torch.equal(rows[:, 0], held[0]) and torch.equal(rows[:, 2], held[1])
     rows = grids["dropout.png"].unflatten(0, (6, 8))
