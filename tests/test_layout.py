@@ -259,8 +259,6 @@ def test_commands_of_the_readme_run(paper, place, capfd):
                 write_data(folder, Path(flags[at]), 8)
             out = "runs/" + (paper if number == 0 or "--resume" in flags else f"{number}")
             wide = ["--size", 32] if "--paper" in flags else []  # its networks look at 32 at least
-            if "--accumulate" in flags:
-                flags[flags.index("--accumulate") + 1] = "1"  # of the tiny batch there is one part
             flags += (["--steps", 3] if "--resume" in flags else
                       tiny(paper, out, "--steps", 2, *wide))
         elif "--n" in flags:
