@@ -83,7 +83,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--steps", type=number(int, 1), default=12_000, help="updates of G; paper: 200 epochs")
     add("--log-every", type=number(int, 1), default=50, help="steps between rows of log.csv")
     add("--sample-every", type=number(int, 1), default=250, help="steps between sample grids")
-    add("--save-every", type=number(int, 1), default=500, help="steps between checkpoints")
+    add("--save-every", type=number(int, 1), default=1000, help="steps between checkpoints")
     add("--workers", type=number(int, 0), default=4, help="readers of a set too large to keep")
     add("--seed", type=number(int, 0, 2**32), default=0, help="of weights, noise, the data's order")
     add("--device", default=str(torch.accelerator.current_accelerator())
