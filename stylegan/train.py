@@ -341,10 +341,13 @@ def train(args: argparse.Namespace) -> None:
         first, log_bytes, z_fixed = ckpt["step"] + 1, ckpt["log_bytes"], ckpt["z_fixed"].to(device)
         shown, size, alpha = ckpt["shown"], ckpt["size"], ckpt["alpha"]
         try:
+            if ckpt["args"]["noise_lr"] != args.noise_lr:  # the noise would change its strength
+                raise ValueError
             for name, part in parts.items():
                 part.load_state_dict(ckpt[name])
         except (RuntimeError, ValueError):
-            fail(f"{path} does not fit: a run keeps its size, config, widths, layers and channels")
+            fail(f"{path} does not fit: a run keeps its size, config, widths, layers, channels and "
+                 "noise-lr")
     steps = args.steps or first - 1 + count_steps(shown, args)
     # The stream is in units of the last size's batch: a function of `shown`, whatever the batch
     batches = data.batches(args.batch_size, args.seed, shown // args.batch_size, rank, world)

@@ -44,6 +44,7 @@ from conftest import ROOT, load  # noqa: E402  it finds common/, too
 from common import builtin  # noqa: E402
 from common.builtin import PARTS  # noqa: E402
 from common.data import (  # noqa: E402
+    BUILTIN,
     FIRST_BUILTIN,
     N_BUILTIN,
     NAMES,
@@ -281,7 +282,7 @@ def judge_pix2pix(paper: str, args: argparse.Namespace) -> bool:
         x, y = sample.held_out(ckpt, min(1000, ckpt["n_held"]), args.seed, **where)
         pairs = load_pairs(size=run["size"], skip_bad=run["skip_bad"], **where)
     y_fake = sample.generate(G, x, args.seed)
-    faces = str(where["data"]).startswith("faces") and run["direction"] == "AtoB"
+    faces = where["data"] in BUILTIN and run["direction"] == "AtoB"
     target = pairs[:2000][run["direction"] == "AtoB"]
 
     def l1(guess: torch.Tensor) -> float:

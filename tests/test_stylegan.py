@@ -514,7 +514,8 @@ def test_resume_is_exact_wherever_growth_stands(watched, tmp_path, stop):
 
 
 @pytest.mark.parametrize("flags", [("--fmap-max", 9), ("--z-dim", 5), ("--w-dim", 5),
-                                   ("--size", 32), ("--config", "D"), ("--data", "digits")])
+                                   ("--size", 32), ("--config", "D"), ("--data", "digits"),
+                                   ("--noise-lr", 1)])
 def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
     watched("--steps", 1)
     assert_resume_refused(train, tmp_path / "run", capfd, flags)
