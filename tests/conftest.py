@@ -201,6 +201,31 @@ def assert_reaches_both_ends(G: torch.nn.Module, z: torch.Tensor) -> None:
     assert -1 <= x.min() < -0.9 and 0.9 < x.max() <= 1
 
 
+def kinds(net: torch.nn.Module) -> list[type]:
+    """Of its layers, those that consist of no others, in their order."""
+    return [type(m) for m in net.modules() if not list(m.children())]
+
+
+def n_train() -> int:
+    """Images that a run of few digits trains on: the rest is held out for Parzen's window."""
+    return FEW["train"] - FEW["train"] // 6
+
+
+def assert_normal_weights(*nets: torch.nn.Module) -> None:
+    """N(0, 0.02), as the DCGAN paper has it; the gains of batch norms N(1, 0.02), biases 0."""
+    gains = []
+    for m in (m for net in nets for m in net.modules()):
+        if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)):
+            assert m.weight.std().item() == pytest.approx(0.02, rel=0.06)
+            assert m.weight.mean().abs() < 0.002
+        elif isinstance(m, torch.nn.BatchNorm2d):
+            assert (m.bias == 0).all()
+            gains.append(m.weight)
+    gains = torch.cat(gains)
+    assert gains.mean().item() == pytest.approx(1, abs=0.003)
+    assert gains.std().item() == pytest.approx(0.02, rel=0.15)
+
+
 def assert_uniform(*functions) -> None:
     """Each sample_z(n, z_dim) is uniform in (-1, 1)."""
     for sample_z in functions:

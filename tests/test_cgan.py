@@ -5,13 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import (
-    FEW,
     Watch,
     assert_loss_at,
     assert_resume_refused,
     assert_sgd,
     load,
     n_parameters,
+    n_train,
     tiny,
     write_data,
 )
@@ -48,10 +48,6 @@ def noting(asked, name, forward):
             asked.append((name, y.clone()))
         return forward(net, x, y)
     return noted
-
-
-def n_train() -> int:
-    return FEW["train"] - FEW["train"] // 6
 
 
 # The networks

@@ -6,7 +6,15 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import Watch, assert_resume_refused, load, main, n_parameters, tiny
+from conftest import (
+    Watch,
+    assert_resume_refused,
+    kinds,
+    load,
+    main,
+    n_parameters,
+    tiny,
+)
 from PIL import Image
 from torch import nn
 from torch.nn.functional import l1_loss
@@ -75,10 +83,6 @@ def test_parameter_counts():
         assert n_parameters(G) == 11_378_179 and n_parameters(D) == 2_764_737
         assert n_parameters(model.Generator(n_blocks=6)) == 7_837_699
         assert 2 * (n_parameters(G) + n_parameters(D)) == 28_285_832
-
-
-def kinds(net):
-    return [type(m) for m in net.modules() if not list(m.children())]
 
 
 def test_layers_of_the_generator():

@@ -6,10 +6,12 @@ import torch
 from conftest import (
     assert_loss_at,
     assert_no_neighbours,
+    assert_normal_weights,
     assert_reaches_both_ends,
     assert_resume_refused,
     assert_uniform,
     feature_maps,
+    kinds,
     load,
     n_parameters,
     parser,
@@ -74,10 +76,6 @@ def test_other_sizes_are_refused(size):
             net(size)
 
 
-def kinds(net):
-    return [type(m) for m in net.modules() if not list(m.children())]
-
-
 def test_the_five_rules():
     G, D = model.Generator(64, 3, 100, 8), model.Discriminator(64, 3, 8)
     up, down, norm = nn.ConvTranspose2d, nn.Conv2d, nn.BatchNorm2d
@@ -98,17 +96,7 @@ def test_the_five_rules():
 
 def test_initialisation():
     torch.manual_seed(0)
-    gains = []
-    for m in (*model.Generator(32, 3, 100, 64).modules(), *model.Discriminator(32).modules()):
-        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            assert m.weight.std().item() == pytest.approx(0.02, rel=0.05)
-            assert m.weight.mean().abs() < 0.001
-        elif isinstance(m, nn.BatchNorm2d):
-            assert (m.bias == 0).all()
-            gains.append(m.weight)
-    gains = torch.cat(gains)
-    assert gains.mean().item() == pytest.approx(1, abs=0.003)
-    assert gains.std().item() == pytest.approx(0.02, rel=0.15)
+    assert_normal_weights(model.Generator(32, 3, 100, 64), model.Discriminator(32))
 
 
 def test_range():

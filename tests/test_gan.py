@@ -5,13 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import (
-    FEW,
     Watch,
     assert_loss_at,
     assert_resume_refused,
     assert_sgd,
     load,
     n_parameters,
+    n_train,
     tiny,
 )
 from torch import nn
@@ -31,10 +31,6 @@ def watched(tmp_path, monkeypatch):
         train.train(train.parse_args(tiny("gan", tmp_path / "run", *SMALL, *flags)))
         return watch, data.load_images("digits", 16).subset(0, n_train())
     return go
-
-
-def n_train() -> int:
-    return FEW["train"] - FEW["train"] // 6
 
 
 # The networks

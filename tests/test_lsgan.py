@@ -9,6 +9,7 @@ from conftest import (
     assert_resume_refused,
     assert_uniform,
     feature_maps,
+    kinds,
     load,
     n_parameters,
     parser,
@@ -74,10 +75,6 @@ def test_other_sizes_are_refused(size):
     for net in (model.Generator, model.Discriminator):
         with pytest.raises(ValueError, match="power of two"):
             net(size)
-
-
-def kinds(net):
-    return [type(m) for m in net.modules() if not list(m.children())]
 
 
 def test_layers():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import (
     assert_resume_refused,
+    kinds,
     load,
     main,
     n_parameters,
@@ -98,10 +99,6 @@ def test_shapes_of_g(skips):
 def test_other_sizes_are_refused(size):
     with pytest.raises(ValueError, match="16, 32, 64"):
         model.Generator(size)
-
-
-def kinds(net):
-    return [type(m) for m in net.modules() if not list(m.children())]
 
 
 def test_layers():

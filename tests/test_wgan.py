@@ -4,8 +4,10 @@ import pytest
 import torch
 from conftest import (
     assert_no_neighbours,
+    assert_normal_weights,
     assert_resume_refused,
     feature_maps,
+    kinds,
     load,
     n_parameters,
     parser,
@@ -25,10 +27,6 @@ SIZES = parser("wgan")._option_string_actions["--size"].choices
 def watched(tmp_path, monkeypatch):
     """train() with these flags, and what happened in it."""
     return watching("wgan", train, torch.optim.RMSprop, SMALL, tmp_path, monkeypatch)
-
-
-def kinds(net):
-    return [type(m) for m in net.modules() if not list(m.children())]
 
 
 # The networks
@@ -100,18 +98,7 @@ def test_layers():
 
 def test_initialisation():
     torch.manual_seed(0)
-    gains = []
-    nets = model.Generator(32), model.Critic(32), model.Generator(32, arch="nobn")
-    for m in (m for net in nets for m in net.modules()):
-        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
-            assert m.weight.std().item() == pytest.approx(0.02, rel=0.06)
-            assert m.weight.mean().abs() < 0.002
-        elif isinstance(m, nn.BatchNorm2d):
-            assert (m.bias == 0).all()
-            gains.append(m.weight)
-    gains = torch.cat(gains)
-    assert gains.mean().item() == pytest.approx(1, abs=0.003)
-    assert gains.std().item() == pytest.approx(0.02, rel=0.15)
+    assert_normal_weights(model.Generator(32), model.Critic(32), model.Generator(32, arch="nobn"))
 
 
 def test_ranges():
