@@ -1,13 +1,10 @@
 """cgan/: the paper's MNIST networks and schedule, the class in both networks, Fig. 2, Parzen."""
-import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import (
     Watch,
-    assert_loss_at,
-    assert_resume_refused,
     assert_sgd,
     load,
     n_parameters,
@@ -103,16 +100,6 @@ def test_initialisation():
                 assert m.weight.std().item() == pytest.approx(limit / 3 ** 0.5, rel=0.05)
 
 
-def test_maxout_is_over_a_units_own_pieces():
-    layer = model.Maxout(4, units=3, pieces=5)
-    x = torch.randn(6, 4)
-    W, b = layer.linear.weight, layer.linear.bias
-    for i, row in enumerate(layer(x)):
-        for unit in range(3):
-            pieces = [x[i] @ W[5 * unit + j] + b[5 * unit + j] for j in range(5)]
-            assert row[unit].item() == pytest.approx(max(pieces).item(), abs=1e-5)
-
-
 def test_d_sees_the_papers_pixels_and_one_hot_classes():
     """Pixels in [0, 1]; the numbers of the classes have no order."""
     D = model.Discriminator(16, 1, 4, 8).eval()
@@ -185,33 +172,6 @@ def test_z():
         assert z.var().item() == pytest.approx(1 / 12, abs=0.003)
 
 
-# The losses
-
-def test_losses_are_the_textbooks():
-    real, fake = torch.randn(2, 50, dtype=torch.float64) * 5
-    D_real, D_fake = torch.sigmoid(real), torch.sigmoid(fake)
-    value = D_real.log().mean() + (1 - D_fake).log().mean()  # V(D, G), Eq. 2
-    assert train.d_loss(real, fake).item() == pytest.approx(-value.item())
-    assert train.g_loss(fake).item() == pytest.approx(-D_fake.log().mean().item())
-    assert train.g_loss(fake, saturating=True).item() == pytest.approx(
-        (1 - D_fake).log().mean().item())
-    zero = torch.zeros(3)
-    assert train.d_loss(zero, zero).item() == pytest.approx(math.log(4))
-
-
-@pytest.mark.parametrize("loss, logit, value, slope", [
-    (lambda a: train.d_loss(a, a * 0 - 200), -200, 200, -1),
-    (lambda a: train.d_loss(a, a * 0 - 200), 200, 0, 0),
-    (lambda a: train.d_loss(a * 0 + 200, a), 200, 200, 1),
-    (lambda a: train.d_loss(a * 0 + 200, a), -200, 0, 0),
-    (lambda a: train.g_loss(a), -200, 200, -1),
-    (lambda a: train.g_loss(a), 200, 0, 0),
-    (lambda a: train.g_loss(a, saturating=True), -200, 0, 0),  # no gradient: why it is not used
-    (lambda a: train.g_loss(a, saturating=True), 200, -200, -1)])
-def test_losses_of_extreme_logits(loss, logit, value, slope):
-    assert_loss_at(loss, logit, value, slope)
-
-
 # The schedules
 
 @pytest.mark.parametrize("decay, updates, lr", [
@@ -220,11 +180,6 @@ def test_losses_of_extreme_logits(loss, logit, value, slope):
 def test_learning_rate(decay, updates, lr):
     assert train.learning_rate(0.1, decay, updates) == pytest.approx(lr, rel=1e-4 * (lr == 0.01)
                                                                      or 1e-9)
-
-
-@pytest.mark.parametrize("epoch, value", [(0, 0.5), (1, 0.5), (125.5, 0.6), (250, 0.7), (999, 0.7)])
-def test_momentum(epoch, value):
-    assert train.momentum(epoch) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("decay", [1.00004, 1.5])
@@ -263,33 +218,10 @@ def test_a_step(watched, k):
     assert all(e.training for e in watch.all("D") + watch.all("G"))  # dropout is on, always
 
 
-def test_g_learns_from_the_updated_d(watched):
-    watch, _ = watched("--steps", 1)
-    real, fake, again = watch.all("D")
-    assert all(map(torch.equal, real.weights, fake.weights))
-    assert not all(map(torch.equal, fake.weights, again.weights))
-
-
 def test_training_starts_at_the_mean_image(watched):
     watch, examples = watched("--steps", 1)
     p = ((examples[:][0].mean(0) + 1) / 2).clamp(1e-3, 1 - 1e-3)
     assert torch.allclose(watch.all("G")[0].weights[-1], torch.logit(p).flatten(), atol=1e-5)
-
-
-def test_the_first_step_of_d_is_half_the_gradient_of_its_loss(watched):
-    """[GAN code] 0.5 (BCE(D(x|y), 1) + BCE(D(G(z|y)), 0)), with the rate 0.1."""
-    watch, _ = watched("--steps", 1)
-    real, fake, again = watch.all("D")
-    bias = -1  # of D's last layer: its gradient needs the logits alone
-    half = 0.5 * (torch.sigmoid(real.y) - 1).mean() + 0.5 * torch.sigmoid(fake.y).mean()
-    assert torch.allclose(again.weights[bias] - fake.weights[bias], -0.1 * half, atol=1e-6)
-
-
-def test_saturating_flag(watched, tmp_path):
-    watched("--steps", 2, "--saturating")
-    losses = [float(row.split(",")[2]) for row in
-              (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]]
-    assert len(losses) == 2 and all(-1 < loss < 0 for loss in losses)  # E[log(1 - D(G(z|y)))]
 
 
 def test_dropout_flag(watched):
@@ -297,13 +229,6 @@ def test_dropout_flag(watched):
         watch, _ = watched("--steps", 2, "--dropout", p, "--resume" if p else "--workers=0")
         for net in watch.nets.values():
             assert {m.p for m in net.modules() if isinstance(m, nn.Dropout)} == {p}
-
-
-@pytest.mark.parametrize("flags", [("--width", 17), ("--units", 9), ("--z-dim", 5),
-                                   ("--size", 28), ("--data", "faces")])
-def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
-    watched("--steps", 1)
-    assert_resume_refused(train, tmp_path / "run", capfd, flags)
 
 
 # Data with classes

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from conftest import (
     Watch,
-    assert_loss_at,
-    assert_resume_refused,
     assert_sgd,
     load,
     n_parameters,
@@ -77,16 +75,6 @@ def test_initialisation():
                 assert m.weight.std().item() == pytest.approx(a / 3 ** 0.5, rel=0.05)
 
 
-def test_maxout_is_over_a_units_own_pieces():
-    layer = model.Maxout(4, units=3, pieces=5)
-    x = torch.randn(6, 4)
-    W, b = layer.linear.weight, layer.linear.bias
-    for i, row in enumerate(layer(x)):
-        for unit in range(3):
-            pieces = [x[i] @ W[5 * unit + j] + b[5 * unit + j] for j in range(5)]
-            assert row[unit].item() == pytest.approx(max(pieces).item(), abs=1e-5)
-
-
 def test_d_sees_the_papers_pixels():
     """[0, 1], so that dropout's zero is black."""
     D = model.Discriminator(16, 1, 8, 2).eval()
@@ -121,33 +109,6 @@ def test_z():
         assert z.mean().abs() < 0.02 and z.var().item() == pytest.approx(1, abs=0.02)
 
 
-# The losses
-
-def test_losses_are_the_textbooks():
-    real, fake = torch.randn(2, 50, dtype=torch.float64) * 5
-    D_real, D_fake = torch.sigmoid(real), torch.sigmoid(fake)
-    value = D_real.log().mean() + (1 - D_fake).log().mean()  # V(D, G), Eq. 1
-    assert train.d_loss(real, fake).item() == pytest.approx(-value.item())
-    assert train.g_loss(fake).item() == pytest.approx(-D_fake.log().mean().item())
-    assert train.g_loss(fake, saturating=True).item() == pytest.approx(
-        (1 - D_fake).log().mean().item())
-    zero = torch.zeros(3)
-    assert train.d_loss(zero, zero).item() == pytest.approx(math.log(4))  # Theorem 1
-
-
-@pytest.mark.parametrize("loss, logit, value, slope", [
-    (lambda a: train.d_loss(a, a * 0 - 200), -200, 200, -1),
-    (lambda a: train.d_loss(a, a * 0 - 200), 200, 0, 0),
-    (lambda a: train.d_loss(a * 0 + 200, a), 200, 200, 1),
-    (lambda a: train.d_loss(a * 0 + 200, a), -200, 0, 0),
-    (lambda a: train.g_loss(a), -200, 200, -1),
-    (lambda a: train.g_loss(a), 200, 0, 0),
-    (lambda a: train.g_loss(a, saturating=True), -200, 0, 0),  # no gradient: why Sec. 3 leaves it
-    (lambda a: train.g_loss(a, saturating=True), 200, -200, -1)])
-def test_losses_of_extreme_logits(loss, logit, value, slope):
-    assert_loss_at(loss, logit, value, slope)
-
-
 # The schedules
 
 @pytest.mark.parametrize("updates, lr", [
@@ -155,11 +116,6 @@ def test_losses_of_extreme_logits(loss, logit, value, slope):
     (10 ** 8, 1e-6)])
 def test_learning_rate(updates, lr):
     assert train.learning_rate(0.1, updates) == pytest.approx(lr, rel=1e-9)
-
-
-@pytest.mark.parametrize("epoch, value", [(0, 0.5), (1, 0.5), (125.5, 0.6), (250, 0.7), (999, 0.7)])
-def test_momentum(epoch, value):
-    assert train.momentum(epoch) == pytest.approx(value)
 
 
 def test_schedules_are_used(watched):
@@ -191,40 +147,10 @@ def test_algorithm_1(watched, k):
     assert all(e.training for e in watch.all("D"))  # dropout is on, in G's update too
 
 
-def test_g_learns_from_the_updated_d(watched):
-    watch, _ = watched("--steps", 1)
-    real, fake, again = watch.all("D")
-    assert all(map(torch.equal, real.weights, fake.weights))
-    assert not all(map(torch.equal, fake.weights, again.weights))
-
-
 def test_training_starts_at_the_mean_image(watched):
     watch, images = watched("--steps", 1)
     p = ((images[:].mean(0) + 1) / 2).clamp(1e-3, 1 - 1e-3)
     assert torch.allclose(watch.all("G")[0].weights[-1], torch.logit(p).flatten(), atol=1e-5)
-
-
-def test_the_first_step_of_d_is_half_the_gradient_of_its_loss(watched):
-    """[authors' code] 0.5 (BCE(D(x), 1) + BCE(D(G(z)), 0)), with the rate 0.1."""
-    watch, _ = watched("--steps", 1)
-    real, fake, again = watch.all("D")
-    bias = -1  # of D's last layer: its gradient needs the logits alone
-    half = 0.5 * (torch.sigmoid(real.y) - 1).mean() + 0.5 * torch.sigmoid(fake.y).mean()
-    assert torch.allclose(again.weights[bias] - fake.weights[bias], -0.1 * half, atol=1e-6)
-
-
-def test_saturating_flag(watched, tmp_path):
-    watched("--steps", 2, "--saturating")
-    losses = [float(row.split(",")[2]) for row in
-              (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]]
-    assert len(losses) == 2 and all(-1 < loss < 0 for loss in losses)  # E[log(1 - D(G(z)))]
-
-
-@pytest.mark.parametrize("flags", [("--width", 17), ("--units", 9), ("--z-dim", 5),
-                                   ("--size", 28), ("--data", "faces")])
-def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
-    watched("--steps", 1)
-    assert_resume_refused(train, tmp_path / "run", capfd, flags)
 
 
 # sample.py: figures
