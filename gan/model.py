@@ -39,8 +39,7 @@ class Generator(nn.Module):
     @torch.no_grad()
     def init_output_bias(self, mean: torch.Tensor) -> None:
         """Starts G at the data's mean image (channels, size, size) in [-1, 1]. [authors' code]"""
-        p = ((mean + 1) / 2).clamp(1e-3, 1 - 1e-3)
-        self.net[4].bias.copy_(torch.log(p / (1 - p)).flatten())
+        self.net[4].bias.copy_(torch.logit((mean + 1) / 2, eps=1e-7).flatten())
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return self.net(z) * 2 - 1
