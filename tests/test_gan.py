@@ -120,7 +120,7 @@ def test_learning_rate(updates, lr):
 
 def test_schedules_are_used(watched):
     """Over two epochs and a half, for G and, at half the rate, for D."""
-    watch, images = watched("--steps", 6, "--batch-size", 27)
+    watch, images = watched("--steps", 6, "--batch-size", 27, "--lr", 0.1)
     assert_sgd(watch, lambda i: train.learning_rate(0.1, i),
                lambda i: train.momentum(27 * i / len(images)))
     assert len(watch.all("step")) == 12 and train.momentum(27 * 5 / len(images)) > 0.5
