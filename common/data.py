@@ -867,3 +867,55 @@ def _try_all(found: _Found, keep: Callable[[range], None], data, shape: str, res
     print(f"data: {n - len(bad):,} images, {shape}, from {data} in {time.monotonic() - began:.1f} s"
           + ("" if resident else " (checked; too many to keep, they are read again and again)"))
     return np.array([row for row in range(n) if row not in bad])
+
+
+# Photographs to be translated, of any size
+
+def read_photos(source: Path, out: Path, channels: int, side: int | None = None,
+                bytes_per_pixel: int = 0) -> Iterator[tuple[Path, torch.Tensor]]:
+    """Of the image `source`, or of all in and below that folder, one by one: the place below `out`
+    for what is made of it, under its own name, and the picture, float (1, channels, h, w) in
+    [-1, 1]. With `side` it is resized first, the shorter side to that many pixels.
+
+    What cannot be read is left out and named at the end, and so is what would take more than the
+    machine's memory, by `bytes_per_pixel`; if nothing is left, the program ends.
+    """
+    folder, made = source if source.is_dir() else source.parent, out.resolve()
+    if made == folder.resolve():
+        fail(f"--out {out} is the folder of the images, which would be overwritten: name another")
+    files = sorted(file for file in (source.rglob("*") if source.is_dir() else [source])
+                   if file.suffix.lower() in EXTENSIONS and file.name[0] != "." and file.is_file())
+    if folder.resolve() in made.parents:  # what was made before is no input
+        files = [file for file in files if made not in file.resolve().parents]
+    if not files:
+        fail(f"--input {source.resolve()}: looked for an image, or a folder of images "
+             f"({' '.join(EXTENSIONS)}), and saw {'none' if source.exists() else 'nothing there'}")
+    bad = []
+    for file in files:
+        try:
+            h, w = image_size(file)
+            needed = bytes_per_pixel * h * w * (side / min(h, w) if side else 1) ** 2
+            if needed > _memory():
+                raise ValueError(f"{w}x{h} pixels would take about {needed / 2**30:,.0f} GiB of "
+                                 "memory: --side makes them fewer")
+            x = read_image(file, None, channels)[None] / 127.5 - 1
+        except (OSError, ValueError) as e:
+            bad.append(f"{file} ({getattr(e, 'strerror', None) or e})")
+            continue
+        if side:
+            size = [max(1, round(s * side / min(x.shape[2:]))) for s in x.shape[2:]]
+            x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
+        yield out / file.relative_to(folder), x
+    if len(bad) == len(files):
+        fail(f"--input: none of {len(files):,} images could be used: {', '.join(bad)}")
+    print(f"wrote {len(files) - len(bad):,} of {len(files):,} to {out}")
+    for line in bad:
+        print(f"left out: {line}")
+
+
+def _memory() -> float:
+    """Of the machine, in bytes; without end where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return float("inf")

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 from model import Generator
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(ROOT))  # the repository root, for common/
-from common.data import EXTENSIONS, fail, load_unpaired  # noqa: E402
-from common.images import read_image, save_grid, write_image  # noqa: E402
+from common.data import fail, load_unpaired, read_photos  # noqa: E402
+from common.images import save_grid, write_image  # noqa: E402
 
 
 def load_generators(path: Path) -> tuple[Generator, Generator, dict]:
@@ -76,38 +76,6 @@ def translate(net: Generator, x: torch.Tensor) -> torch.Tensor:
     return net(pad(x, (0, right, 0, down), mode))[:, :, :h, :w]
 
 
-def translate_files(net: Generator, source: Path, out: Path, side: int | None = None) -> None:
-    """Writes the translation of a file, or of all images in a folder, under its name into out.
-    With `side`, images are first resized: the shorter side to that many pixels."""
-    folder = source if source.is_dir() else source.parent
-    if out.resolve() == folder.resolve():
-        fail(f"--out {out} is the folder of the images, which would be overwritten: name another")
-    files = sorted(
-        file for file in ([source] if source.is_file() else source.rglob("*"))
-        if file.suffix.lower() in EXTENSIONS and file.name[0] != "."
-        and out.resolve() not in file.resolve().parents)
-    if not files:
-        fail(f"--input {source.resolve()}: looked for an image, or a folder of images "
-             f"({' '.join(EXTENSIONS)}), and saw none")
-    bad = []
-    for file in files:
-        try:
-            x = read_image(file, channels=net.net[1].in_channels)
-        except (OSError, ValueError) as e:
-            bad.append(f"{file} ({getattr(e, 'strerror', None) or e})")
-            continue
-        x, to = x[None] / 127.5 - 1, out / file.relative_to(folder)
-        if side:
-            size = [max(1, round(s * side / min(x.shape[2:]))) for s in x.shape[2:]]
-            x = interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
-        write_image(to, translate(net, x)[0])
-    if len(bad) == len(files):
-        fail(f"--input {source}: no image could be read: {', '.join(bad)}")
-    print(f"translated {len(files) - len(bad):,} of {len(files):,} images into {out}")
-    for line in bad:
-        print(f"could not be read: {line}")
-
-
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -138,7 +106,10 @@ def main(argv: list[str] | None = None) -> None:
         G, F, ckpt = load_generators(args.ckpt)
         net, half = (G, 0) if args.direction == "AtoB" else (F, 1)
     if args.input:
-        translate_files(net, args.input, args.out, args.side)
+        first = net.net[1]
+        needs = 16 * first.out_channels  # bytes per pixel, measured
+        for file, x in read_photos(args.input, args.out, first.in_channels, args.side, needs):
+            write_image(file, translate(net, x)[0])
         return
     if args.each:
         run = ckpt["args"]

@@ -16,8 +16,8 @@ from model import Generator
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(ROOT))  # the repository root, for common/
-from common.data import EXTENSIONS, fail, load_pairs  # noqa: E402
-from common.images import read_image, save_grid, write_image  # noqa: E402
+from common.data import fail, load_pairs, read_photos  # noqa: E402
+from common.images import save_grid, write_image  # noqa: E402
 
 
 def load_generator(path: Path) -> tuple[Generator, dict]:
@@ -115,41 +115,6 @@ def generate(G: Generator, x: torch.Tensor, seed: int = 0) -> torch.Tensor:
     return torch.cat([translate(G, part) for part in x.split(50)])
 
 
-def images_of(source: Path, out: Path) -> list[Path]:
-    """The file `source`, or the images below that folder, but none that lies in `out`."""
-    place = out.resolve()
-    if place == (source if source.is_dir() else source.parent).resolve():
-        fail(f"--out {out} has the input in it, and names are kept: give another folder")
-    paths = sorted(source.rglob("*")) if source.is_dir() else [source]
-    files = [path for path in paths if path.name[0] != "." and path.is_file()
-             and path.suffix.lower() in EXTENSIONS and place not in path.resolve().parents]
-    if not files:
-        fail(f"{source.resolve()}: looked for an image, or a folder of images "
-             f"({' '.join(EXTENSIONS)}), and saw {'none' if source.exists() else 'nothing there'}")
-    return files
-
-
-def translate_files(G: Generator, source: Path, out: Path, side: int | None, seed: int) -> None:
-    """Writes G's translation of each image to `out`, by the name it has in `source`."""
-    files, bad = images_of(source, out), []
-    for file in files:
-        try:
-            x = read_image(file, None, G.c_in)[None] / 127.5 - 1
-        except (OSError, ValueError) as e:
-            bad.append(f"{file} ({e})")
-            continue
-        if side:
-            size = [max(1, round(s * side / min(x.shape[2:]))) for s in x.shape[2:]]
-            x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
-        name = file.relative_to(source if source.is_dir() else source.parent)
-        write_image(out / name, generate(G, x, seed)[0])  # the seed anew: no file changes another
-    if len(bad) == len(files):
-        fail(f"none of {len(files):,} could be read: {', '.join(bad)}")
-    print(f"wrote {len(files) - len(bad):,} of {len(files):,} to {out}")
-    for line in bad:
-        print(f"left out: {line}")
-
-
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -177,7 +142,9 @@ def main(argv: list[str] | None = None) -> None:
     else:
         G, ckpt = load_generator(args.ckpt)
     if args.input:
-        translate_files(G, args.input, args.out, args.side, args.seed)
+        needs = 10 * G.down[0][0].out_channels  # bytes per pixel, measured
+        for file, x in read_photos(args.input, args.out, G.c_in, args.side, needs):
+            write_image(file, generate(G, x, args.seed)[0])  # the seed anew: none changes another
         return
     if args.each:
         x, _ = held_out(ckpt, args.n, args.seed, data=args.data, root=args.data_root)

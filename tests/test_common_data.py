@@ -569,3 +569,86 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
     (tmp_path / "tower_train_lmdb").mkdir()
     line = error(capsys, data.load_images, "lsun/tower", 8, root=tmp_path)
     assert "pip install lmdb" in line
+
+
+# Photographs to be translated
+
+@pytest.fixture
+def photos(tmp_path):
+    """One of 51x30 in colour, a grey one, one in a sub-folder, two damaged ones, and others."""
+    folder = write(tmp_path / "photos", "more/flat.bmp", size=(21, 5), colour=99)
+    pixels = np.random.default_rng(0).integers(256, size=(30, 51, 3), dtype="u1")
+    Image.fromarray(pixels).save(folder / "photo.png")
+    Image.fromarray(pixels[:20, :33, 0]).save(folder / "grey.JPG")
+    (folder / "cut.jpg").write_bytes((folder / "grey.JPG").read_bytes()[:300])
+    for name in ("text.png", ".hidden.png", "notes.txt"):
+        (folder / name).write_text("no image")
+    return folder
+
+
+def test_photos_of_a_folder(photos, tmp_path, capsys):
+    seen = dict(data.read_photos(photos, tmp_path / "out", 3))
+    names = ["grey.JPG", "more/flat.bmp", "photo.png"]
+    assert list(seen) == [tmp_path / "out" / name for name in names]
+    for name in names:
+        x = torch.from_numpy(np.array(Image.open(photos / name).convert("RGB"))).permute(2, 0, 1)
+        assert torch.equal(seen[tmp_path / "out" / name], x[None] / 127.5 - 1)
+    said = capsys.readouterr().out
+    assert "wrote 3 of 5" in said and f"{photos / 'text.png'} (not an image)" in said
+    assert f"left out: {photos / 'cut.jpg'} (" in said
+    assert not (tmp_path / "out").exists()  # that is the caller's
+    (place, x), = data.read_photos(photos / "photo.png", tmp_path, 1)
+    assert place == tmp_path / "photo.png" and x.shape == (1, 1, 30, 51)
+
+
+def test_photos_of_every_kind(tmp_path):
+    names = [f"a{suffix}" for suffix in data.EXTENSIONS]
+    seen = data.read_photos(write(tmp_path / "in", *names, colour=51), tmp_path / "out", 1)
+    for _, x in seen:
+        assert (x + 0.6).abs().max() < 0.02
+        names.pop()
+    assert not names
+
+
+@pytest.mark.parametrize("side, h, w", [(10, 10, 17), (60, 60, 102)])
+def test_photos_are_resized_first(photos, tmp_path, side, h, w):
+    (_, x), = data.read_photos(photos / "photo.png", tmp_path, 3, side)
+    assert x.shape == (1, 3, h, w) and -1 <= x.min() < -0.3 and 0.3 < x.max() <= 1
+
+
+def test_translations_are_not_translated_again(photos):
+    for _ in range(2):
+        places = [place for place, _ in data.read_photos(photos, photos / "out", 3)]
+        assert len(places) == 3
+        write(photos / "out", *(place.name for place in places))
+
+
+def test_a_photo_larger_than_the_memory_is_left_out(photos, tmp_path, monkeypatch, capsys):
+    assert data._memory() > 2**28
+    monkeypatch.setattr(data, "_memory", lambda: 1000 * 2**20)
+    per_pixel = 2**20  # so photo.png takes 1,530 MiB, the others 660 and 105
+    read = partial(data.read_photos, photos, tmp_path / "out", 3, bytes_per_pixel=per_pixel)
+    assert [place.name for place, _ in read()] == ["grey.JPG", "flat.bmp"]
+    assert (f"left out: {photos / 'photo.png'} (51x30 pixels would take about 1 GiB of memory: "
+            "--side makes them fewer)") in capsys.readouterr().out
+    assert len(list(read(side=10))) == 3
+
+
+@pytest.mark.parametrize("source, says", [
+    ("missing", "nothing there"), ("photos/cut.jpg", "cut.jpg"),
+    ("photos/text.png", "text.png (not an image)"), ("photos/notes.txt", ".png"),
+    ("empty", "empty"), ("bad", "bad/text.png")])
+def test_no_photo(photos, tmp_path, capsys, source, says):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "text.png").write_text("no image")
+    assert says in error(capsys, lambda: list(data.read_photos(tmp_path / source, tmp_path / "out",
+                                                               3)))
+
+
+@pytest.mark.parametrize("source", ["photos", "photos/photo.png"])
+def test_photos_are_not_overwritten(photos, tmp_path, monkeypatch, capsys, source):
+    monkeypatch.chdir(tmp_path)
+    for out in ("photos", str(photos), "photos/more/.."):
+        line = error(capsys, lambda out=out: next(data.read_photos(Path(source), Path(out), 3)))
+        assert "overwritten" in line
