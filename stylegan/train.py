@@ -105,9 +105,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--ema-kimg", type=number(float, 0.001), default=1.0,
         help="thousands of images in which the mean of G forgets half. Departure: 1, for runs of "
         "some ten; paper: 10 [authors' code]")
-    add("--kimg", type=number(float, 0.001), default=70.0,
+    add("--kimg", type=number(float, 0.001), default=80.0,
         help="thousands of images shown to D; paper: 25,000 [App. C]")
-    add("--phase-kimg", type=number(float, 0), default=6.0, help="thousands at one resolution, "
+    add("--phase-kimg", type=number(float, 0), default=12.0, help="thousands at one resolution, "
         "then of fading to the next; 0: all at --size; paper: 600 [authors' code]")
     add("--steps", type=number(int, 1), help="updates of G; by default what --kimg takes")
     add("--log-every", type=number(int, 1), default=25, help="steps between rows of log.csv")
