@@ -881,8 +881,6 @@ def read_photos(source: Path, out: Path, channels: int, side: int | None = None,
     machine's memory, by `bytes_per_pixel`; if nothing is left, the program ends.
     """
     folder, made = source if source.is_dir() else source.parent, out.resolve()
-    if made == folder.resolve():
-        fail(f"--out {out} is the folder of the images, which would be overwritten: name another")
     files = sorted(file for file in (source.rglob("*") if source.is_dir() else [source])
                    if file.suffix.lower() in EXTENSIONS and file.name[0] != "." and file.is_file())
     if folder.resolve() in made.parents:  # what was made before is no input
@@ -890,6 +888,9 @@ def read_photos(source: Path, out: Path, channels: int, side: int | None = None,
     if not files:
         fail(f"--input {source.resolve()}: looked for an image, or a folder of images "
              f"({' '.join(EXTENSIONS)}), and saw {'none' if source.exists() else 'nothing there'}")
+    originals = {file.resolve() for file in files}
+    if any((made / file.relative_to(folder)).resolve() in originals for file in files):
+        fail(f"--out {out}: images of --input would be overwritten there: name another folder")
     bad = []
     for file in files:
         try:

@@ -649,6 +649,7 @@ def test_no_photo(photos, tmp_path, capsys, source, says):
 @pytest.mark.parametrize("source", ["photos", "photos/photo.png"])
 def test_photos_are_not_overwritten(photos, tmp_path, monkeypatch, capsys, source):
     monkeypatch.chdir(tmp_path)
-    for out in ("photos", str(photos), "photos/more/.."):
+    write(photos / "photos", "photo.png")  # of photos/, to . as photos/photo.png
+    for out in ("photos", str(photos), "photos/more/..", *["."] * (source == "photos")):
         line = error(capsys, lambda out=out: next(data.read_photos(Path(source), Path(out), 3)))
         assert "overwritten" in line
