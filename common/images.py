@@ -212,6 +212,12 @@ def save_gif(path, frames: Sequence, seconds: float = 0.12, hold: float = 2.0) -
     _save(path, film[0], save_all=True, append_images=film[1:], duration=times, loop=0)
 
 
+def numbered(folder) -> list[Path]:
+    """The pictures in a folder that are called by a number, in order; others are a user's own."""
+    paths = (path for path in Path(folder).glob("*.png") if path.stem.isdecimal())
+    return sorted(paths, key=lambda path: int(path.stem))
+
+
 def save_curves(path, csv_path) -> None:
     """The columns of a CSV file over its first one, the step: those named loss... above the others.
 
@@ -310,12 +316,27 @@ def _ticks(low: float, high: float, about: int) -> list[tuple[float, str]]:
 
 
 def _save(path, im: Image.Image, **options) -> None:
-    """Pillow's save, but a kill at any moment leaves the old file or the new one, never half."""
+    with _whole(path) as part:
+        im.save(part, **options)
+
+
+def write_bytes(path, data) -> None:
+    """A file of these bytes, on the disk when this returns."""
+    with _whole(path) as part, open(part, "wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+@contextmanager
+def _whole(path) -> Iterator[Path]:
+    """Where to write a file that is then moved to `path`: a kill or a full disk at any moment
+    leaves the old one or the new one, never half."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{path.name}")  # hidden, and with the suffix that Pillow reads
     try:
-        im.save(part, **options)
+        yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
