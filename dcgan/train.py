@@ -74,7 +74,7 @@ def train(args: argparse.Namespace) -> None:
     run.keep(data, G=G, D=D, opt_g=opt_g, opt_d=opt_d, z_fixed=z_fixed)  # --resume fills them
 
     batches = data.batches(args.batch_size, args.seed, start=run.step)
-    for step in run.steps(args.steps):  # noqa: B007
+    for _ in run.steps(args.steps):
         x = next(batches)
         z = sample_z(args.batch_size, args.z_dim, run.device)
 
