@@ -51,7 +51,9 @@ def count(paper: str) -> tuple[int, int, int, int]:
 
 def main() -> None:
     for path in sorted([*ROOT.glob("*/train.py"), *ROOT.glob("*/sample.py")]):
-        if line := first_difference(path):
+        if LINE not in path.read_text():
+            print(f"{path.relative_to(ROOT)} has no ruled line: {LINE[:12]}...")
+        elif line := first_difference(path):
             print(f"copied over {line}")
             path.write_text(split(path)[0] + split(source(path))[1])
     page, readme = ROOT / "README.md", (ROOT / "README.md").read_text()
