@@ -52,7 +52,7 @@ def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[s
     return ((f"{i:06d}", x) for i, x in enumerate(pictures))
 
 
-def real(ckpt: dict, **reading) -> Data:
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
     """For --real: the set that the run was shown."""
     return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
@@ -95,6 +95,8 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     a, b = sample_z(64, run["z_dim"], device).chunk(2)
     save_gif(out / "walk.gif", [grid(G(a * t.cos() + b * t.sin()), scale=2)
                                 for t in torch.linspace(0, torch.pi / 2, args.frames)])
+    fig3 = "fig3.png and .csv, " * log.exists()
+    print(f"wrote samples.png, {SHEET[run['arch']]}, {fig3}walk.gif to {out}")
 
 
 # ----------------------------------------------------------------------------------------------

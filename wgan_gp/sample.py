@@ -51,7 +51,7 @@ def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[s
     return ((f"{i:06d}", x) for i, x in enumerate(pictures))
 
 
-def real(ckpt: dict, **reading) -> Data:
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
     """For --real: the set that the run was shown."""
     return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
@@ -69,7 +69,7 @@ def held_out(G: Generator, ckpt: dict, args: argparse.Namespace) -> None:
     D.requires_grad_(False)
     fake = torch.cat([D(part) for part in generate(G, ckpt, 5000, args.seed)]).mean()
     values = []
-    for name, data in ("training", real(ckpt, **reading)), ("held-out", unseen):
+    for name, data in ("training", real(ckpt, args, **reading)), ("held-out", unseen):
         n = min(len(data), 5000)
         scores = [D(data[i:min(i + 250, n)]) for i in range(0, n, 250)]
         values.append(f"{torch.cat(scores).mean() - fake:.3f} on {n:,} {name} images")
@@ -87,6 +87,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     save_grid(out / "walk.png", torch.stack(walk, 1).flatten(0, 1), n_cols=10, scale=2)
     save_gif(out / "walk.gif", [grid(G(a * t.cos() + b * t.sin()), scale=2)
                                 for t in torch.linspace(0, torch.pi / 2, args.frames)])
+    print(f"wrote samples.png, walk.png, walk.gif to {out}")
     if args.held_out:
         held_out(G, ckpt, args)
 
