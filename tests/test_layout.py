@@ -1,6 +1,10 @@
-"""What every paper's folder promises. New folders are found by themselves."""
+"""What every paper's folder promises. New folders are found by themselves.
+
+What is the run's text alone, the same in all folders, is tried on the two that it is copied from.
+"""
 import ast
 import errno
+import importlib
 import os
 import random
 import re
@@ -9,11 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import copy_run
 import numpy as np
 import pytest
 import torch
@@ -36,9 +42,11 @@ from PIL import Image
 from common import data
 
 pytestmark = pytest.mark.usefixtures("small_data")
-FLAGS = """--data --data-root --out --size --batch-size --lr --steps --log-every --sample-every
-           --save-every --workers --seed --device --skip-bad --paper --resume""".split()
+FLAGS = """--data --size --batch-size --lr --steps --log-every --sample-every --save-every
+           --keep-every --workers --seed --device --data-root --out --skip-bad --paper
+           --resume""".split()
 SCRIPTS = ("train", "sample")
+SOURCES = [name for name in ("dcgan", "stylegan") if name in PAPERS]  # of the run's text
 
 
 @pytest.fixture(scope="module", params=PAPERS)
@@ -146,6 +154,13 @@ def test_imports(paper, module, others):
     assert {name.split(".")[0] for name in names} <= others | sys.stdlib_module_names
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_text_below_the_line_is_the_same_everywhere(paper, script):
+    path = ROOT / paper / f"{script}.py"
+    assert copy_run.LINE in path.read_text()
+    assert copy_run.first_difference(path) == ""  # python tests/copy_run.py copies it
+
+
 def test_model_builds_alone(paper, place):
     shutil.copy(ROOT / paper / "model.py", place / "model.py")
     with importing(place), mock.patch.dict(sys.modules, {"common": None, "torchvision": None}):
@@ -191,6 +206,24 @@ def test_copied_folder_runs_alone(paper, tmp_path):
     lines = done.stdout.splitlines()
     assert paper in lines[0] and "--paper" in lines[0]
     assert any("2/2" in line and "images/s" in line and "ETA" in line for line in lines)
+
+
+def test_networks_of_all_papers_in_one_program(monkeypatch):
+    """from dcgan.model import Generator, beside the others, as the front page has it."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    models = [importlib.import_module(f"{paper}.model") for paper in PAPERS]
+    assert len({model.__file__ for model in models}) == len(PAPERS)
+
+
+def test_in_your_own_program(small_data, place):
+    """The front page's lines, as they stand there."""
+    assert main("dcgan", *tiny("dcgan", "runs/dcgan", "--size", 32, "--steps", 1)) == 0
+    readme = (ROOT / "README.md").read_text()
+    code, = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
+    (place / "gans").symlink_to(ROOT)
+    done = subprocess.run([sys.executable, "-c", code + "print(tuple(x.shape))"], cwd=place,
+                          capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("(64, 3, 32, 32)\n", "")
 
 
 # The command line
@@ -269,31 +302,23 @@ def test_commands_of_the_readme_run(paper, place, capfd):
 
 
 def test_row_of_the_front_page(paper):
-    """Its picture, its README, the lines of its networks and its training, and how many of them
-    `diff` tells from dcgan's, as they are."""
-    lines = [len((ROOT / paper / f"{name}.py").read_text().splitlines())
-             for name in ("model", "train")]
+    """Its picture and its README. (python tests/copy_run.py writes the numbers of lines.)"""
     rows = [row for row in (ROOT / "README.md").read_text().splitlines()
             if row.startswith("|") and f"({paper}/README.md)" in row]
-    assert len(rows) == 1
-    assert f'"{paper}/samples.png"' in rows[0] and "| {}, {} |".format(*lines) in rows[0]
-    if diff := shutil.which("diff"):
-        seen = subprocess.run([diff, ROOT / "dcgan/train.py", ROOT / paper / "train.py"],
-                              capture_output=True, text=True).stdout.splitlines()
-        assert f"| {sum(line[0] in '<>' for line in seen)} |" in rows[0]
+    assert len(rows) == 1 and f'"{paper}/samples.png"' in rows[0]
 
 
 # A run
 
 def test_what_a_run_leaves(paper, done):
-    grids = ["000002.png", "000004.png", "000006.png", "000008.png"]
+    grids = ["000001.png", "000002.png", "000004.png", "000006.png", "000008.png"]
     assert sorted(path.name for path in done.out.iterdir()) == [
         "ckpt.pt", "log.csv", "losses.png", "samples", "samples.gif"]
     assert sorted(path.name for path in (done.out / "samples").iterdir()) == grids
     for path in (done.out / "losses.png", *(done.out / "samples").iterdir()):
         assert pixels(path).std() > 0
     with Image.open(done.out / "samples.gif") as film:
-        assert film.n_frames == 4
+        assert film.n_frames == 5
     head, *rows = [line.split(",") for line in (done.out / "log.csv").read_text().splitlines()]
     assert head[0] == "step" and any(name.startswith("loss") for name in head)
     assert [row[0] for row in rows] == list("12345678")
@@ -356,17 +381,18 @@ def test_resume_takes_new_flags(paper, done, place):
     assert (new["step"], new["args"]["steps"], new["args"]["lr"]) == (8, 8, 2 * lr)
     rates = [[group["lr"] for part in ckpt.values() if isinstance(part, dict)
               for group in part.get("param_groups", ())] for ckpt in (new, old)]
-    assert any(a == pytest.approx(2 * b) for a, b in zip(*rates, strict=True))
+    assert all(a == pytest.approx(2 * b) for a, b in zip(*rates, strict=True))
     assert len(Path("run/log.csv").read_text().splitlines()) == 9
 
 
 @pytest.mark.skipif(not FORK, reason="kill -9 is Unix")
+@pytest.mark.parametrize("paper", SOURCES)
 def test_kill_9_at_any_moment(paper, place):
     """Each time --resume goes on, and the end is that of the run that was never killed."""
     rng, out, ckpt = random.Random(0), place / "run", place / "run" / "ckpt.pt"
     flags = "--steps", 40, "--save-every", 1, "--sample-every", 10
     assert main(paper, *tiny(paper, place / "whole", *flags)) == 0
-    kills = max(2, 20 // len(PAPERS))  # after one to four saves and some milliseconds more
+    kills = 8  # after one to four saves and some milliseconds more
     while kills:
         process = start(paper, *tiny(paper, out, *flags), *["--resume"] * ckpt.exists())
         for _ in range(1 + rng.randint(1, 4)):  # the first one is that of the step it starts from
@@ -390,32 +416,37 @@ def saved_at(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
+@pytest.mark.parametrize("paper", SOURCES)
 @pytest.mark.parametrize("step", [3, 8])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_finish_the_step_and_save(paper, done, place, monkeypatch, number, step):
-    train = load(paper, "train")
-    show, handlers = train.show, []
+def test_signals_finish_the_step_and_save(paper, place, monkeypatch, capfd, number, step):
+    assert main(paper, *tiny(paper, "whole")) == 0
+    train, handlers, before = load(paper, "train"), [], signal.getsignal(number)
+    seed = torch.manual_seed
 
-    def interrupt(line):
-        show(line)
-        if line.startswith(f"step {step}/"):
+    def interrupt(value):  # a step begins with its seed
+        seed(value)
+        if value == step and not handlers:
             os.kill(os.getpid(), number)
             handlers.append(signal.getsignal(number))
 
-    monkeypatch.setattr(train, "show", interrupt)
+    monkeypatch.setattr(torch, "manual_seed", interrupt)
     with pytest.raises(SystemExit) as stopped:
         train.train(train.parse_args(tiny(paper, "run")))
     assert stopped.value.code == 128 + number
     assert handlers == [signal.SIG_DFL]  # a second one stops at once
+    assert signal.getsignal(number) is before
     assert read(Path("run/ckpt.pt"))["step"] == step
+    assert Path(f"run/samples/{step:06d}.png").exists() and Path("run/samples.gif").exists()
+    hint = capfd.readouterr().out.splitlines()[-1].partition("next: python ")[2].split()
+    assert hint[1:] == ["--resume", "--out", "run"] and Path(hint[0]) == ROOT / paper / "train.py"
     assert main(paper, "--out", "run", "--resume") == 0
-    assert_same_run(place / "run", done.out)
+    assert_same_run(place / "run", place / "whole")
 
 
-@pytest.mark.parametrize("log_every, step", [(1, 3), (100, 4)])
 @pytest.mark.parametrize("loss", ["d_loss", "g_loss"])
-def test_nan_stops_the_run(paper, place, monkeypatch, capfd, loss, log_every, step):
-    """From the third step on; where no row is due then, the checkpoint of the fourth finds it."""
+def test_nan_stops_the_run(paper, place, monkeypatch, capfd, loss):
+    """From the third step on; no row is due then, so the checkpoint of the fourth finds it."""
     train, ckpt = load(paper, "train"), place / "run" / "ckpt.pt"
     if not hasattr(train, loss):
         pytest.skip(f"{paper} has no {loss}")
@@ -423,15 +454,32 @@ def test_nan_stops_the_run(paper, place, monkeypatch, capfd, loss, log_every, st
     monkeypatch.setattr(train, loss, lambda *args, **kwargs: right(*args, **kwargs) * (
         float("nan") if read(ckpt)["step"] == 2 else 1))
     with pytest.raises(SystemExit) as stopped:
-        train.train(train.parse_args(tiny(paper, "run", "--log-every", log_every)))
+        train.train(train.parse_args(tiny(paper, "run", "--log-every", 100)))
     err = capfd.readouterr().err
     assert stopped.value.code == 2 and one_error(err)
-    term = f"loss_{loss[0]}" if step == 3 else "loss_"
-    assert term in err and f"not finite at step {step};" in err and str(ckpt) in err
+    assert "not finite at step 4;" in err and str(ckpt) in err
     assert read(ckpt)["step"] == 2
     assert all(x.isfinite().all() for x in leaves(read(ckpt)) if isinstance(x, torch.Tensor))
 
 
+def test_nan_weights_are_not_saved(paper, place, monkeypatch, capfd):
+    """After G's last update of a step all its losses are still finite."""
+    train, made = load(paper, "train"), []
+    build = train.Generator
+    monkeypatch.setattr(train, "Generator", lambda *a, **k: made.append(build(*a, **k)) or made[-1])
+
+    def step(self, *_):
+        for p in self.param_groups[0]["params"]:
+            if any(p is q for q in made[0].parameters()):
+                p.data.fill_(float("nan"))
+    for opt in (torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop):
+        monkeypatch.setattr(opt, "step", step)
+    with pytest.raises(SystemExit):
+        train.train(train.parse_args(tiny(paper, "run", "--steps", 1)))
+    assert "G is not finite at step 1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("paper", SOURCES)
 def test_full_disk_leaves_the_last_checkpoint(paper, place, monkeypatch, capfd):
     fsync, kept = os.fsync, []
 
@@ -439,13 +487,130 @@ def test_full_disk_leaves_the_last_checkpoint(paper, place, monkeypatch, capfd):
         if len(kept) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(fd)
-        kept.append(Path("run/ckpt.tmp").read_bytes())
+        kept.append(Path("run/.part-ckpt.pt").read_bytes())
 
     monkeypatch.setattr(os, "fsync", full)
     assert main(paper, *tiny(paper, "run")) == 2
     assert one_error(capfd.readouterr().err)
     assert len(kept) == 2 and Path("run/ckpt.pt").read_bytes() == kept[-1]
     assert not [path for path in place.rglob("*") if "tmp" in path.name or "part" in path.name]
+
+
+def test_every_step_of_every_seed_has_its_own_seed(paper, place, monkeypatch):
+    train, right, seen = load(paper, "train"), torch.manual_seed, []
+    monkeypatch.setattr(torch, "manual_seed", lambda s: seen.append(s) or right(s))
+    steps, flags = [], ("--steps", 3, "--sample-every", 100, "--save-every", 100)
+    for seed in (0, 1):
+        seen.clear()
+        train.train(train.parse_args(tiny(paper, f"{seed}", *flags, "--seed", seed)))
+        steps += [s for s in seen if s > seed * 1_000_003][-3:]
+    assert len(set(steps)) == 6
+
+
+# What the run's text does beside that, on the folders that it is copied from
+
+@pytest.fixture(scope="module")
+def source(small_data, tmp_path_factory):
+    """A finished run of dcgan."""
+    out = tmp_path_factory.mktemp("source") / "run"
+    assert main("dcgan", *tiny("dcgan", out)) == 0
+    return out
+
+
+def test_one_run_a_folder(place, refuse):
+    """Taken before the data are read: the second one is told, and nothing is mixed."""
+    process = start("dcgan", *tiny("dcgan", place / "run", "--steps", 10_000))
+    while process.is_alive() and not (place / "run" / "log.csv").exists():
+        time.sleep(0.01)
+    try:
+        assert process.is_alive()
+        for more in ((), ("--resume",)):
+            assert main("dcgan", *tiny("dcgan", place / "run", *more)) == 2
+    finally:
+        process.kill()
+        process.join()
+    assert main("dcgan", "--out", place / "run", "--resume", "--steps", 1) == 0  # and it is free
+
+
+def test_torchrun_of_a_paper_for_one_gpu(place, refuse, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "torchrun" in refuse("dcgan", *tiny("dcgan", "run"))
+
+
+def test_keep_every(source, place):
+    assert main("dcgan", *tiny("dcgan", "run", "--keep-every", 3)) == 0
+    assert sorted(path.name for path in Path("run").glob("ckpt*")) == [
+        "ckpt-000003.pt", "ckpt-000006.pt", "ckpt.pt"]
+    assert read(Path("run/ckpt-000003.pt"))["step"] == 3
+
+
+def test_a_users_own_pictures_stay(source, place):
+    shutil.copytree(source, place / "run")
+    for name in ("000002 copy.png", "best.png"):
+        shutil.copy(place / "run/samples/000002.png", place / "run/samples" / name)
+    (place / "run/samples/000099.png").write_text("of a later step, cut by a kill")
+    assert main("dcgan", "--out", "run", "--resume") == 0
+    names = {path.name for path in Path("run/samples").iterdir()}
+    assert {"000002 copy.png", "best.png"} < names and "000099.png" not in names
+
+
+def test_a_flipped_bit_is_seen(source, place, refuse):
+    shutil.copytree(source, place / "run")
+    path = place / "run/ckpt.pt"
+    blob = bytearray(path.read_bytes())
+    blob[len(blob) // 2] ^= 1  # in the middle of the weights
+    path.write_bytes(blob)
+    assert str(path) in refuse("dcgan", "--out", "run", "--resume")
+    assert str(path) in refuse("dcgan", "--ckpt", path, script="sample.py")
+
+
+@pytest.mark.parametrize("edit, says", [
+    (lambda c: c["args"].update(log_every=0), "--log-every 0"),
+    (lambda c: c["args"].update(size="large"), "large"),
+    (lambda c: c["args"].update(nonsense=1), "--nonsense"),
+    (lambda c: c.pop("opt_g"), "opt_g"),
+    (lambda c: c.pop("step"), "step"),
+    (lambda c: c.update(channels=1), "channels"),
+    (lambda c: c["opt_g"]["state"][0].update(exp_avg=torch.zeros(3)), "opt_g")], ids=str)
+def test_edited_checkpoints(source, place, refuse, edit, says):
+    shutil.copytree(source, place / "run")
+    ckpt = read(place / "run/ckpt.pt")
+    edit(ckpt)
+    torch.save(ckpt, place / "run/ckpt.pt")
+    assert says in refuse("dcgan", "--out", "run", "--resume", "--steps", 9)
+
+
+def test_nan_weights_are_not_drawn(source, place, refuse):
+    ckpt = read(source / "ckpt.pt")
+    next(iter(ckpt["G"].values())).fill_(float("nan"))
+    torch.save(ckpt, "ckpt.pt")
+    assert "not finite" in refuse("dcgan", "--ckpt", "ckpt.pt", script="sample.py")
+
+
+def test_status_line_fits_the_terminal(source, place, monkeypatch, capfd):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main("dcgan", *tiny("dcgan", "run", "--steps", 2)) == 0
+    lines = [line for line in capfd.readouterr().out.replace("\x1b[K", "").split("\r")
+             if line.startswith("step")]
+    assert lines and all(len(line.splitlines()[0]) < 40 and "ETA" in line for line in lines)
+
+
+def test_train_in_a_thread(source, place):
+    train = load("dcgan", "train")
+    thread = threading.Thread(target=train.train, args=[train.parse_args(tiny("dcgan", "run"))])
+    thread.start()
+    thread.join()
+    assert_same_run(place / "run", source)
+
+
+def test_resume_refuses_other_classes_in_the_same_number(place, refuse):
+    for i, names in enumerate((("a", "b"), ("b", "c"))):
+        for name in names:
+            write_data("dcgan", place / f"{i}" / name, 4)
+    assert main("dcgan", *tiny("dcgan", "run", "--data", "0", "--steps", 2)) == 0
+    line = refuse("dcgan", "--out", "run", "--resume", "--data", "1", "--steps", 3)
+    assert "classes" in line
 
 
 # sample.py
@@ -477,12 +642,18 @@ def assert_same_pictures(small: np.ndarray, large: np.ndarray, pad: int = 2) -> 
         assert abs(one - other).max() <= 1, place
 
 
-def test_sample_writes_single_files(paper, done, place):
+def test_sample_writes_single_files(paper, done, place, capfd):
     args = ("--ckpt", done.ckpt, "--n", 3, "--each")
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert main(paper, *args, folder, "--seed", seed, script="sample.py") == 0
+        assert f"wrote 3 to {folder}" in capfd.readouterr().out
+    assert main(paper, *args, "a", script="sample.py") == 2  # two models in it would spoil a metric
+    assert main(paper, "--ckpt", done.ckpt, "--n", 3, "--real", "r", script="sample.py") == 0
+    reals = [pixels(path) for path in Path("r").iterdir()]
+    assert len(reals) == 3 and not np.array_equal(reals[0], reals[1])
     a, b, c = ([pixels(path) for path in sorted(Path(folder).iterdir())] for folder in "abc")
     assert len(a) == 3 and sorted(path.suffix for path in Path("a").iterdir()) == [".png"] * 3
+    assert reals[0].shape == a[0].shape
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
     assert not np.array_equal(a[0], a[1]) and not np.array_equal(a[0], c[0])
 
@@ -548,15 +719,15 @@ DAMAGE = {
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_wrong_checkpoints(paper, done, place, refuse, damage, script):
-    path = place / "run" / "ckpt.pt"
+def test_wrong_checkpoints(source, place, refuse, damage, script):
+    path, paper = place / "run" / "ckpt.pt", "dcgan"
     path.parent.mkdir()
-    shutil.copy(done.ckpt, path)
+    shutil.copy(source / "ckpt.pt", path)
     DAMAGE[damage](path, paper)
     args = ["--out", "run", "--resume"] if script == "train" else ["--ckpt", path]
     line = refuse(paper, *args, script=f"{script}.py")  # and no file "executed"
     assert str(path) in line
-    assert damage != "foreign" or script == "sample" or "another" in line
+    assert damage != "foreign" or "another" in line
 
 
 def test_the_evil_one_works(tmp_path, monkeypatch):
