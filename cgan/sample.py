@@ -75,7 +75,7 @@ def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[s
             enumerate(zip(y.tolist(), pictures, strict=True)))
 
 
-def real(ckpt: dict, **reading) -> Data:
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
     """For --real: the set that the run was shown."""
     return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
@@ -112,6 +112,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     if args.name is not None:
         x = torch.cat(list(generate(G, ckpt, args.n, args.seed, y)))
         save_grid(out / "class.png", x, scale=2)
+        print(f"wrote class.png to {out}")
 
     # Fig. 2: a class a row
     rows = torch.arange(len(classes)).repeat_interleave(10)
@@ -126,6 +127,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
         torch.manual_seed(args.seed)
         frames.append(grid(G(torch.lerp(a, b, t), rows.to(device)), 10, captions=classes, scale=2))
     save_gif(out / "walk.gif", frames)
+    print(f"wrote samples.png, fig2.png, walk.gif to {out}")
 
     # Table 1: 1,000 samples of each class; validation images as in the GAN code, all test images
     if args.parzen:
@@ -154,11 +156,10 @@ def load_generator(path: Path | str, device: str = "cpu") -> tuple[Generator, di
     """G, and its checkpoint on the device. No flag of the training run is needed again."""
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as file:  # torch does not look at its checksums
-            if file.testzip():
-                raise ValueError
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+            raise ValueError  # torch does not look at its checksums
         ckpt = torch.load(path, map_location=device, weights_only=True)
-        if (paper := ckpt["paper"]) == NAME:
+        if (paper := ckpt.get("paper", NAME)) == NAME:
             G = build(ckpt).to(device).requires_grad_(False)
     except FileNotFoundError:
         fail(f"no checkpoint at {path.resolve()}: run {NAME}/train.py first, or give --ckpt")
@@ -218,12 +219,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.each:
         write_all(args.each, each(G, ckpt, args))
     if args.real:
-        data = real(ckpt, root=run["data_root"], skip_bad=run["skip_bad"])
+        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"])
         write_all(args.real, real_pictures(data, args.n, args.seed))
     if not (args.each or args.real):
         out = args.out or args.ckpt.parent / "figures"
         figures(G, ckpt, args, out)
-        print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} to {out}")
 
 
 if __name__ == "__main__":

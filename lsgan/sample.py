@@ -49,7 +49,7 @@ def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[s
     return ((f"{i:06d}", x) for i, x in enumerate(pictures))
 
 
-def real(ckpt: dict, **reading) -> Data:
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
     """For --real: the set that the run was shown."""
     return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
@@ -65,6 +65,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     save_grid(out / "interpolation.png", G(rows.flatten(0, 1)), n_cols=10, scale=2)
     save_gif(out / "walk.gif", [grid(G(torch.lerp(a, b, t)), scale=2)
                                 for t in torch.linspace(0, 1, args.frames).tolist()])
+    print(f"wrote samples.png, interpolation.png, walk.gif to {out}")
 
 
 # ----------------------------------------------------------------------------------------------
@@ -81,11 +82,10 @@ def load_generator(path: Path | str, device: str = "cpu") -> tuple[Generator, di
     """G, and its checkpoint on the device. No flag of the training run is needed again."""
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as file:  # torch does not look at its checksums
-            if file.testzip():
-                raise ValueError
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+            raise ValueError  # torch does not look at its checksums
         ckpt = torch.load(path, map_location=device, weights_only=True)
-        if (paper := ckpt["paper"]) == NAME:
+        if (paper := ckpt.get("paper", NAME)) == NAME:
             G = build(ckpt).to(device).requires_grad_(False)
     except FileNotFoundError:
         fail(f"no checkpoint at {path.resolve()}: run {NAME}/train.py first, or give --ckpt")
@@ -145,12 +145,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.each:
         write_all(args.each, each(G, ckpt, args))
     if args.real:
-        data = real(ckpt, root=run["data_root"], skip_bad=run["skip_bad"])
+        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"])
         write_all(args.real, real_pictures(data, args.n, args.seed))
     if not (args.each or args.real):
         out = args.out or args.ckpt.parent / "figures"
         figures(G, ckpt, args, out)
-        print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} to {out}")
 
 
 if __name__ == "__main__":
