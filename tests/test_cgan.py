@@ -9,7 +9,7 @@ from algorithm import SGD, assert_same_run, float64
 from conftest import ROOT, load, n_parameters, n_train, tiny, write_data
 
 from common import data
-from common.images import read_image
+from common.images import read_image, write_image
 
 model, train, sample = (load("cgan", module) for module in ("model", "train", "sample"))
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -65,7 +65,7 @@ def test_z():
         assert z.var().item() == pytest.approx(1 / 12, abs=0.003)
 
 
-# The game of Eq. 2 by Algorithm 1 of the GAN paper, with the networks of Sec. 4.1, written out again
+# Eq. 2 by Algorithm 1 of the GAN paper, with the networks of Sec. 4.1, all written out again
 
 def draw(w, z, y, p):
     """G's picture in the paper's range, [0, 1], with dropout p."""
@@ -159,9 +159,10 @@ def test_class_folders(tmp_path, capfd):
 def test_folders_from_a_csv(tmp_path, monkeypatch):
     """The lines of the README, on a flat folder and train.csv as on Kaggle."""
     code, = re.findall(r"```python\n(.*?)```", (ROOT / "cgan/README.md").read_text(), re.S)
-    write_data("cgan", tmp_path / "any", 6)
-    (tmp_path / "any/one").rename(tmp_path / "images")
-    rows = "".join(f"{i}.jpg,{'cat' if i % 2 else 'dog'}\n" for i in range(6))
+    (tmp_path / "images").mkdir()
+    for i in range(6):
+        write_image(tmp_path / f"images/{i}.png", torch.zeros(1, 16, 16))
+    rows = "".join(f"{i},{'cat' if i % 2 else 'dog'}\n" for i in range(6))
     (tmp_path / "train.csv").write_text("id,label\n" + rows)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
@@ -213,7 +214,8 @@ def test_generate_asks_for_y(figures):
     assert torch.equal(torch.cat(asked), y)
     torch.manual_seed(5)
     z = sample.sample_z(300, 100)
-    assert torch.equal(x[:250], G(z[:250], y[:250])) and not torch.equal(x[:250], G(z[:250], y[:250]))
+    first = z[:250], y[:250]
+    assert torch.equal(x[:250], G(*first)) and not torch.equal(x[:250], G(*first))
     asked.clear()
     list(sample.generate(G, ckpt, 30))
     assert torch.equal(torch.cat(asked), torch.arange(30) % 10)  # each in turn

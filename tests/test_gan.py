@@ -1,4 +1,4 @@
-"""gan/: the authors' MNIST networks, Algorithm 1, the figures. test_gan_and_cgan.py has the rest."""
+"""gan/: the authors' MNIST networks, Algorithm 1, the figures; see test_gan_and_cgan.py, too."""
 import math
 
 import pytest
