@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from model import Generator, n_layers, sample_noise
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import Data, fail, load_images
+from common.data import Data, load_images
 from common.images import grid, save_gif, save_grid
 
 NAME = "stylegan"
