@@ -213,6 +213,40 @@ def test_networks_by_hand(size, arch):
         assert torch.allclose(D(x), critic_by_hand(D, x, arch), atol=1e-9)
 
 
+@pytest.mark.parametrize("make, variance", [
+    (lambda: nn.Linear(300, 500), 2 / 800),
+    (lambda: nn.Conv2d(64, 32, 5, stride=2), 4 / (64 * 25 + 32 * 25 / 4)),
+    (lambda: nn.ConvTranspose2d(64, 32, 5, stride=2), 4 / (64 * 25 / 4 + 32 * 25)),
+    (lambda: nn.Conv2d(64, 32, 3), 4 / (96 * 9)),
+    (lambda: nn.Conv2d(128, 64, 1), 2 / 192)])
+def test_initialisation(make, variance):
+    torch.manual_seed(0)
+    layer = make()
+    model.init_weights(layer)
+    assert (layer.bias == 0).all()
+    assert layer.weight.var().item() == pytest.approx(variance, rel=0.05)
+    assert layer.weight.abs().max().item() == pytest.approx((3 * variance) ** 0.5, rel=0.01)
+
+
+def test_initialisation_of_the_residual_nets_output():
+    torch.manual_seed(0)
+    last = model.Generator().net[-2]
+    assert last.weight.var().item() == pytest.approx(2 / (131 * 9), rel=0.1)
+
+
+def test_range_and_z():
+    torch.manual_seed(0)
+    for size, arch in ((28, "dcgan"), (16, "resnet")):
+        G = model.Generator(size, 1, 9, 8, arch)
+        nn.init.normal_(G.net[-2].weight, std=5)
+        x = G(train.sample_z(9, 9))
+        assert -1 <= x.min() < -0.9 and 0.9 < x.max() <= 1
+    for sample_z in (train.sample_z, sample.sample_z):
+        z = sample_z(20_000, 5)
+        assert z.shape == (20_000, 5) and z.abs().max() > 3.5
+        assert z.mean().abs() < 0.02 and z.var().item() == pytest.approx(1, abs=0.03)
+
+
 # Algorithm 1
 
 @pytest.mark.parametrize("arch, flags", [
