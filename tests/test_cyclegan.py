@@ -165,11 +165,13 @@ def test_pool():
     pool = train.Pool(50, torch.device("cpu"))
     first = images(*range(50)).requires_grad_()
     assert torch.equal(pool.query(first), first) and len(pool.images) == 50
+    first.data.zero_()  # the pool has its own
+    assert torch.stack(pool.images)[:, 0, 0, 0].tolist() == list(range(50))
     new = images(*range(50, 2050))
     shown = torch.cat([pool.query(part) for part in new.split(20)])
     assert 900 < (shown != new)[:, 0, 0, 0].sum() < 1100 and not shown.requires_grad
     kept = torch.stack(pool.images)
-    new.zero_(), first.data.zero_(), shown.zero_()  # the pool has its own
+    new.zero_(), shown.zero_()
     everything = set(kept[:, 0, 0, 0].tolist())
     assert len(everything) == 50 and min(everything) < 2000 and torch.equal(
         kept, torch.stack(pool.images))
