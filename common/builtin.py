@@ -143,58 +143,48 @@ DIGIT_FACTORS = ("slant", "rotation", "thickness", "scale", "aspect", "shift_x",
 # as "x,y" in hundredths. A stroke is a smooth spline: a corner is where one ends and another
 # starts. One that ends where it starts closes smoothly.
 SKELETONS = (
-    (  # 0: wide, narrow, crossed at the top
-        ("10,-100 -42,-68 -60,5 -38,78 5,100 45,70 60,0 44,-70 10,-100",),
-        ("5,-100 -30,-65 -38,5 -26,75 0,100 30,70 38,0 30,-70 5,-100",),
-        ("30,-85 -25,-85 -56,-10 -42,72 0,98 44,70 56,0 38,-72 -5,-100 -22,-80",),
-    ),
-    (  # 1: plain, with a flag, with a flag and a base
-        ("0,-100 0,0 0,100",),
-        ("-35,-55 -12,-78 5,-100", "5,-100 5,0 3,100"),
-        ("-32,-62 -12,-80 3,-100", "3,-100 3,0 3,97", "-40,97 3,97 42,97"),
-    ),
-    (  # 2: corner, loop at the bottom left, shallow with a wavy base
-        ("-50,-55 -32,-92 15,-98 46,-58 25,0 -20,52 -58,94", "-58,94 0,94 60,90"),
-        ("-48,-62 -20,-100 32,-88 38,-35 -5,38 -42,90 -62,78 -38,58 8,80 62,86",),
-        ("-42,-72 5,-100 42,-70 22,-10 -55,92", "-55,92 -22,76 15,92 60,82"),
-    ),
-    (  # 3: round, flat top, one sweep
-        ("-48,-75 -8,-100 40,-78 30,-28 -14,-6", "-14,-6 36,10 50,52 20,95 -24,96 -55,70"),
-        ("-48,-94 0,-96 48,-95", "48,-95 20,-55 -10,-22", "-10,-22 38,-12 52,40 16,95 -50,80"),
-        ("-42,-88 10,-98 38,-62 -2,-10 14,0 48,42 12,95 -52,86",),
-    ),
-    (  # 4: open, closed, rounded
-        ("-38,-92 -48,-40 -55,10", "-55,10 0,12 60,6", "36,-80 30,10 26,100"),
-        ("25,-100 -20,-40 -60,20", "-60,20 0,24 62,20", "25,-100 25,0 24,100"),
-        ("-42,-90 -50,-25 -18,8 25,-8 42,-30", "46,-90 36,0 24,100"),
-    ),
-    (  # 5: upright, one sweep, cap drawn as a second stroke
-        ("50,-95 0,-95 -34,-92", "-34,-92 -38,-55 -44,-18",
-         "-44,-18 0,-34 44,-5 48,50 8,95 -50,80"),
-        ("55,-90 -8,-94 -40,-50 -5,-16 40,22 30,80 -14,99 -52,76",),
-        ("-26,-88 -34,-50 -36,-15", "-36,-15 12,-26 46,12 38,75 -8,97 -48,84",
-         "-26,-88 15,-92 62,-98"),
-    ),
-    (  # 6: curved back, straight back, small loop
-        ("36,-95 -14,-58 -50,15 -36,80 4,99 44,66 32,16 -8,8 -44,42",),
-        ("8,-100 -22,-45 -42,30 -24,90 18,94 38,50 10,18 -38,50",),
-        ("46,-88 0,-80 -40,-20 -46,60 -6,97 36,76 20,34 -18,36 -44,66",),
-    ),
-    (  # 7: plain, barred, with a serif
-        ("-54,-86 0,-92 50,-92", "50,-92 16,0 -10,100"),
-        ("-52,-90 0,-94 52,-94", "52,-94 18,0 -14,100", "-26,4 8,2 46,0"),
-        ("-52,-58 -50,-74 -44,-88", "-44,-88 5,-82 50,-92", "50,-92 4,-10 2,100"),
-    ),
-    (  # 8: one sweep, two rings, open at the top
-        ("36,-72 0,-100 -38,-72 -10,-22 38,34 20,92 -26,90 -36,36 6,-16 38,-50 36,-72",),
-        ("0,-8 -38,-48 0,-98 38,-50 0,-8", "0,-8 -46,44 0,99 46,46 0,-8"),
-        ("44,-84 -8,-98 -36,-62 0,-14 40,40 4,97 -38,58 0,-4 50,-72",),
-    ),
-    (  # 9: straight, curled and slanting tail
-        ("40,-66 8,-97 -36,-74 -38,-28 0,-10 34,-38 40,-66", "40,-72 36,10 30,100"),
-        ("42,-62 8,-96 -36,-74 -38,-26 4,-10 42,-62", "42,-62 46,20 18,88 -18,96 -44,76"),
-        ("30,-84 -16,-94 -42,-52 -12,-18 30,-48 38,-86", "38,-86 18,0 -12,100"),
-    ),
+    # 0: wide, narrow, crossed at the top
+    (("10,-100 -42,-68 -60,5 -38,78 5,100 45,70 60,0 44,-70 10,-100",),
+     ("5,-100 -30,-65 -38,5 -26,75 0,100 30,70 38,0 30,-70 5,-100",),
+     ("30,-85 -25,-85 -56,-10 -42,72 0,98 44,70 56,0 38,-72 -5,-100 -22,-80",)),
+    # 1: plain, with a flag, with a flag and a base
+    (("0,-100 0,0 0,100",),
+     ("-35,-55 -12,-78 5,-100", "5,-100 5,0 3,100"),
+     ("-32,-62 -12,-80 3,-100", "3,-100 3,0 3,97", "-40,97 3,97 42,97")),
+    # 2: corner, loop at the bottom left, shallow with a wavy base
+    (("-50,-55 -32,-92 15,-98 46,-58 25,0 -20,52 -58,94", "-58,94 0,94 60,90"),
+     ("-48,-62 -20,-100 32,-88 38,-35 -5,38 -42,90 -62,78 -38,58 8,80 62,86",),
+     ("-42,-72 5,-100 42,-70 22,-10 -55,92", "-55,92 -22,76 15,92 60,82")),
+    # 3: round, flat top, one sweep
+    (("-48,-75 -8,-100 40,-78 30,-28 -14,-6", "-14,-6 36,10 50,52 20,95 -24,96 -55,70"),
+     ("-48,-94 0,-96 48,-95", "48,-95 20,-55 -10,-22", "-10,-22 38,-12 52,40 16,95 -50,80"),
+     ("-42,-88 10,-98 38,-62 -2,-10 14,0 48,42 12,95 -52,86",)),
+    # 4: open, closed, rounded
+    (("-38,-92 -48,-40 -55,10", "-55,10 0,12 60,6", "36,-80 30,10 26,100"),
+     ("25,-100 -20,-40 -60,20", "-60,20 0,24 62,20", "25,-100 25,0 24,100"),
+     ("-42,-90 -50,-25 -18,8 25,-8 42,-30", "46,-90 36,0 24,100")),
+    # 5: upright, one sweep, cap drawn as a second stroke
+    (("50,-95 0,-95 -34,-92", "-34,-92 -38,-55 -44,-18",
+      "-44,-18 0,-34 44,-5 48,50 8,95 -50,80"),
+     ("55,-90 -8,-94 -40,-50 -5,-16 40,22 30,80 -14,99 -52,76",),
+     ("-26,-88 -34,-50 -36,-15", "-36,-15 12,-26 46,12 38,75 -8,97 -48,84",
+      "-26,-88 15,-92 62,-98")),
+    # 6: curved back, straight back, small loop
+    (("36,-95 -14,-58 -50,15 -36,80 4,99 44,66 32,16 -8,8 -44,42",),
+     ("8,-100 -22,-45 -42,30 -24,90 18,94 38,50 10,18 -38,50",),
+     ("46,-88 0,-80 -40,-20 -46,60 -6,97 36,76 20,34 -18,36 -44,66",)),
+    # 7: plain, barred, with a serif
+    (("-54,-86 0,-92 50,-92", "50,-92 16,0 -10,100"),
+     ("-52,-90 0,-94 52,-94", "52,-94 18,0 -14,100", "-26,4 8,2 46,0"),
+     ("-52,-58 -50,-74 -44,-88", "-44,-88 5,-82 50,-92", "50,-92 4,-10 2,100")),
+    # 8: one sweep, two rings, open at the top
+    (("36,-72 0,-100 -38,-72 -10,-22 38,34 20,92 -26,90 -36,36 6,-16 38,-50 36,-72",),
+     ("0,-8 -38,-48 0,-98 38,-50 0,-8", "0,-8 -46,44 0,99 46,46 0,-8"),
+     ("44,-84 -8,-98 -36,-62 0,-14 40,40 4,97 -38,58 0,-4 50,-72",)),
+    # 9: straight, curled and slanting tail
+    (("40,-66 8,-97 -36,-74 -38,-28 0,-10 34,-38 40,-66", "40,-72 36,10 30,100"),
+     ("42,-62 8,-96 -36,-74 -38,-26 4,-10 42,-62", "42,-62 46,20 18,88 -18,96 -44,76"),
+     ("30,-84 -16,-94 -42,-52 -12,-18 30,-48 38,-86", "38,-86 18,0 -12,100")),
 )
 SEGMENTS = 28  # of a digit's polyline: enough that the corners do not show at 256 pixels
 
@@ -471,11 +461,18 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     """Back to front. p: tensors (n, 1, 1) or (n, 3, 1, 1); x, y: pixel centres of the picture."""
     n, size = len(p.scale), x.shape[-1]
     sheet = _Sheet(n, size, p.scale * (size / 2), want)
-    region, paint, mix, shade = sheet.region, sheet.paint, sheet.mix, sheet.shade
+    paint, mix, shade = sheet.paint, sheet.mix, sheet.shade
     white, black = torch.ones(3, 1, 1), torch.full((3, 1, 1), 0.1)
     all_x, all_y = torch.broadcast_tensors((x - p.shift_x) / p.scale, (y - p.shift_y) / p.scale)
     up = all_y - 0.5  # the head turns about the neck
     head_x, head_y = p.cos * all_x + p.sin * up, p.cos * up - p.sin * all_x + 0.5
+
+    def on_body(*box: float, x=all_x, y=all_y) -> tuple:
+        """The pixels that a rectangle can fall on, see region, and where they lie."""
+        at = sheet.region(*box)
+        return at, x[at], y[at]
+
+    on_head = functools.partial(on_body, x=head_x, y=head_y)
 
     def skull(x, y, grow):
         return _ellipse(x, y + 0.08, p.head + grow, 0.5 + grow)
@@ -504,20 +501,18 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     # Hair behind the head and the shoulders
     back_hair = p.hair * 0.78
     if p.straight.any():
-        at = region(-0.8, -0.75, 0.8, 1.0)
-        x, y = head_x[at], head_y[at]
+        at, x, y = on_head(-0.8, -0.75, 0.8, 1.0)
         t = y * 2.5
         t = t - 2 * (t * 0.5 + 0.5).floor()  # -1 .. 1, then one wave of parabolas
         d = _box(x + p.wave * 4 * t * (1 - t.abs()), y - 0.12, p.head + p.back, 0.76, 0.45)
         paint(at, "hair", back_hair, d, p.straight)
     if p.pigtails.any():
-        at = region(-0.9, -0.4, 0.9, 0.7)
-        x, y = head_x[at].abs() - p.head, head_y[at]
+        at, x, y = on_head(-0.9, -0.4, 0.9, 0.7)
+        x = x.abs() - p.head
         paint(at, "hair", back_hair, _ellipse(x - 0.19, y - 0.15, 0.14, 0.34), p.pigtails)
         paint(at, "hair", p.trim, _circle(x - 0.11, y + 0.12, 0.07), p.pigtails)
     if p.curly.any():
-        at = region(-0.85, -0.95, 0.85, 0.4)
-        x, y = head_x[at], head_y[at]
+        at, x, y = on_head(-0.85, -0.95, 0.85, 0.4)
         d = skull(x, y, 0.06)
         for k in range(11):
             angle = math.radians(21 * k - 15)
@@ -525,16 +520,14 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
             d = torch.minimum(d, _circle(x - around[0], y - around[1], p.curl))
         paint(at, "hair", back_hair, d, p.curly)
     if p.bun.any():
-        at = region(-0.3, -1.0, 0.3, -0.4)
-        paint(at, "hair", p.hair, _circle(head_x[at], head_y[at] + 0.70, 0.20), p.bun)
+        at, x, y = on_head(-0.3, -1.0, 0.3, -0.4)
+        paint(at, "hair", p.hair, _circle(x, y + 0.70, 0.20), p.bun)
 
     # Neck and clothes
-    at = region(-0.4, 0.3, 0.4, 1.1)
-    x, y = all_x[at], all_y[at]
+    at, x, y = on_body(-0.4, 0.3, 0.4, 1.1)
     neck = _box(x, y - 0.7, p.neck, 0.4, 0.1)
     paint(at, "neck", p.skin, neck)
-    at = region(-1.1, 0.6, 1.1, 1.2)
-    x, y = all_x[at], all_y[at]
+    at, x, y = on_body(-1.1, 0.6, 1.1, 1.2)
     body = _ellipse(x, y - 1.32, p.shoulders, 0.58)
     paint(at, "clothes", p.clothes, body)
     if p.striped.any():
@@ -549,18 +542,16 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     paint(at, "clothes", p.trim, torch.maximum(opening - 0.045, body))
     paint(at, "neck", p.skin, torch.maximum(opening, body - 0.03))
     if sheet.image is not None:
-        at = region(-0.4, 0.3, 0.4, 1.0)
-        d = torch.maximum(_box(all_x[at], all_y[at] - 0.6, p.neck, 0.4, 0.1),
-                          head(head_x[at], head_y[at] - 0.09))
+        at, x, y = on_head(-0.4, 0.3, 0.4, 1.0)
+        d = torch.maximum(_box(all_x[at], all_y[at] - 0.6, p.neck, 0.4, 0.1), head(x, y - 0.09))
         shade(at, p.dim_skin, d, 0.8)
 
     # Head
-    at = region(-0.7, -0.3, 0.7, 0.4)
-    x, y = head_x[at].abs() - p.head, head_y[at] - 0.05
+    at, x, y = on_head(-0.7, -0.3, 0.7, 0.4)
+    x, y = x.abs() - p.head, y - 0.05
     paint(at, "skin", p.skin, _ellipse(x, y, p.ear, 0.13))
     shade(at, p.dim_skin, _ellipse(x - 0.015, y, p.ear * 0.5, 0.07))
-    at = region(-0.6, -0.7, 0.6, 0.75)
-    x, y = head_x[at], head_y[at]
+    at, x, y = on_head(-0.6, -0.7, 0.6, 0.75)
     face = head(x, y)
     paint(at, "skin", p.skin, face)
     if sheet.image is not None:
@@ -576,14 +567,13 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         paint(at, "beard", p.hair * 0.85, d, p.beard)
 
     # Nose and mouth
-    at = region(-0.2, -0.1, 0.2, 0.3)
-    x, y = head_x[at], head_y[at]
+    at, x, y = on_head(-0.2, -0.1, 0.2, 0.3)
     d = _blend(_ellipse(x, y - p.nose_y, p.nose_w, 0.05),
                _segment(x, y, 0, p.nose_y - p.nose_up, 0, p.nose_y, 0.02, 0.045), 0.06)
     paint(at, "nose", p.dim_skin * 0.93, d)
     shade(at, p.skin, _circle(x + p.light * 0.02, y - p.nose_y + 0.012, 0.022), 0.7)
-    at = region(-0.3, 0.1, 0.3, 0.6)
-    x, y = head_x[at], head_y[at] - p.mouth_y
+    at, x, y = on_head(-0.3, 0.1, 0.3, 0.6)
+    x, y = x, y - p.mouth_y
     mouth = _lens(x, y, p.mouth_w, p.lip_top, p.lip_bottom)
     paint(at, "mouth", p.lips * 0.85, mouth - p.lip, ink=True)
     if p.open_mouth.any():
@@ -593,23 +583,20 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
 
     # Hair before the head
     if p.hairy.any():
-        at = region(-0.65, -0.8, 0.65, 0.5)
-        x, y = head_x[at], head_y[at]
+        at, x, y = on_head(-0.65, -0.8, 0.65, 0.5)
         scalp = skull(x, y, p.volume)
         d = torch.maximum(scalp, above(x, y, p.hairline, p.part, p.curve, p.sides))
         paint(at, "hair", p.hair, d, p.hairy)
         sheen = torch.maximum(_ellipse(x + p.light * 0.2, y + 0.48, 0.14, 0.03), d)
         shade(at, white, sheen, p.hairy * 0.16)
     if p.curly.any():
-        at = region(-0.6, -0.75, 0.6, -0.1)
-        x, y = head_x[at], head_y[at]
+        at, x, y = on_head(-0.6, -0.75, 0.6, -0.1)
         d = _circle(x, y + 0.42, p.curl)
         for k in (-2, -1, 1, 2):
             d = torch.minimum(d, _circle(x - 0.17 * k, y + 0.42 - 0.025 * k * k, p.curl))
         paint(at, "hair", p.hair, d, p.curly)
     if p.mohawk.any():
-        at = region(-0.65, -1.0, 0.65, 0.0)
-        x, y = head_x[at], head_y[at]
+        at, x, y = on_head(-0.65, -1.0, 0.65, 0.0)
         shaved = torch.maximum(skull(x, y, 0), above(x, y, -0.30, 0, 1.5, 0.0))
         shade(at, p.hair, shaved, p.mohawk * 0.4)
         d = None
@@ -620,8 +607,8 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         paint(at, "hair", p.hair, d, p.mohawk)
 
     # Eyes and brows: over the hair, so that no fringe hides them
-    at = region(-0.4, -0.25, 0.4, 0.25)
-    x, y = head_x[at], head_y[at] - p.eye_y
+    at, x, y = on_head(-0.4, -0.25, 0.4, 0.25)
+    x, y = x, y - p.eye_y
     x = torch.where(x < 0, x + p.eye_x, x - p.eye_x)
     lid = -p.eye_h * p.lid - y
     white_of_eye = torch.maximum(_ellipse(x, y, p.eye_w, p.eye_h), lid)
@@ -633,21 +620,20 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     shade(at, p.iris, iris)
     paint(at, "eye", black, torch.maximum(_circle(x, y, 0.036), white_of_eye), ink=True)
     shade(at, white, _circle(x + 0.022, y + 0.025, 0.017))
-    at = region(-0.4, -0.3, 0.4, 0.05)
-    x, y = head_x[at].abs() - p.eye_x, head_y[at] - p.eye_y + p.eye_h + p.brow_up
+    at, x, y = on_head(-0.4, -0.3, 0.4, 0.05)
+    x, y = x.abs() - p.eye_x, y - p.eye_y + p.eye_h + p.brow_up
     d = torch.minimum(_segment(x, y, -0.09, p.brow_in, 0.02, -0.02, p.brow, p.brow),
                       _segment(x, y, 0.02, -0.02, 0.11, p.brow_out, p.brow, 0.6 * p.brow))
     paint(at, "eyebrow", p.hair * 0.62, d, ink=True)
 
     # What is worn on the head
     if p.earrings.any():
-        at = region(-0.62, 0.1, 0.62, 0.4)
-        x, y = head_x[at].abs() - p.head - 0.03, head_y[at] - 0.22
+        at, x, y = on_head(-0.62, 0.1, 0.62, 0.4)
+        x, y = x.abs() - p.head - 0.03, y - 0.22
         d = torch.where(p.hoop > 0, _circle(x, y - 0.03, 0.055).abs() - 0.02, _circle(x, y, 0.045))
         paint(at, "earring", p.gold, d, p.earrings)
     if p.hat.any():
-        at = region(-0.95, -1.0, 0.95, 0.0)
-        x, y = head_x[at], head_y[at]
+        at, x, y = on_head(-0.95, -1.0, 0.95, 0.0)
         crown = skull(x, y, p.volume + 0.04)
         if p.cap.any():
             paint(at, "hat", p.hat_colour, torch.maximum(crown, y + 0.26), p.cap)
@@ -664,8 +650,8 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
             paint(at, "hat", p.ribbon, torch.maximum(top, -0.46 - y), p.sun_hat)
             paint(at, "hat", p.hat_colour, _ellipse(x, y + 0.31, p.head + 0.34, 0.10), p.sun_hat)
     if p.glasses.any():
-        at = region(-0.62, -0.25, 0.62, 0.25)
-        x, y = head_x[at].abs(), head_y[at] - p.eye_y
+        at, x, y = on_head(-0.62, -0.25, 0.62, 0.25)
+        x, y = x.abs(), y - p.eye_y
         lens = _box(x - p.eye_x, y, p.lens_w, p.lens_h, torch.minimum(p.lens_w, p.lens_h) * p.round)
         bridge = _segment(x, y, 0, -0.03, p.eye_x - p.lens_w, -0.02, p.frame_w, p.frame_w)
         arm = _segment(x, y, p.eye_x + p.lens_w, -0.03, p.head + 0.04, -0.04, 0.02, 0.02)
@@ -676,18 +662,10 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     if sheet.image is not None:  # one soft light over all, from the side that the face is lit from
         sheet.image *= (1 - 0.08 * p.light * all_x - 0.05 * all_y)[:, None]
         sheet.image.clamp_(0, 1)
-    drawn = {}
-    if "image" in want:
-        drawn["image"] = _bytes(sheet.image)
-    if "outline" in want:
-        drawn["outline"] = _bytes(1 - sheet.line)[:, None]
-    if "flat" in want:
-        drawn["flat"] = _bytes(sheet.flat)
-    if "label_map" in want:
-        drawn["label_map"] = sheet.parts
-    if "pencil" in want:
-        drawn["pencil"] = _bytes(_pencil(sheet, all_x, all_y))
-    return drawn
+    finish = {"image": lambda: _bytes(sheet.image), "flat": lambda: _bytes(sheet.flat),
+              "outline": lambda: _bytes(1 - sheet.line)[:, None], "label_map": lambda: sheet.parts,
+              "pencil": lambda: _bytes(_pencil(sheet, all_x, all_y))}
+    return {name: finish[name]() for name in want}
 
 
 def _pencil(sheet: _Sheet, x: Tensor, y: Tensor) -> Tensor:

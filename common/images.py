@@ -5,9 +5,11 @@ range, never one stretched to its content, so that two grids of a run can be com
 are written beside their final name and moved there: a kill leaves the old file or the new one.
 """
 import csv
+import math
 import os
+import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +20,12 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 # Of odd files that are read all the same: half an EXIF block, many pixels. By module, for the
 # context manager of `warnings` is not made for threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# What is read, by content and by suffix: else Pillow would start Ghostscript for a .png
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm",
+              ".pgm", ".pbm", ".pnm")
+PAGED = (".tif", ".tiff", ".gif")  # may hold several pictures, of which the first is read
 
 MIN_SIDE = 4      # pixels; below this a "picture" is an icon, a tracking pixel or a mistake
 MAX_FRAMES = 60   # of a GIF: about 5 MB of 8 x 8 faces at 64 px
@@ -30,13 +38,49 @@ PALETTE = torch.from_numpy((_BITS << 7 - np.arange(8)).sum(2).astype(np.uint8))
 
 # Reading
 
-def is_grey(path) -> bool:
-    """Whether the header says one channel; True too for what is no image, which has no colours."""
+def kind_of(path) -> str:
+    """By the header: "colour"; "grey" for one channel; "deep" for one of more than 8 bits. What is
+    no image is "grey", for it has no colours."""
     try:
-        with Image.open(path) as im:
-            return im.mode in ("1", "L", "LA", "La", "I", "F") or im.mode.startswith("I;16")
+        with _open(path) as im:
+            if im.mode in ("I", "F") or im.mode.startswith("I;16"):
+                return "deep"
+            return "grey" if im.mode in ("1", "L", "LA", "La") else "colour"
     except Exception:  # see _reading
-        return True
+        return "grey"
+
+
+def has_pages(path) -> bool:
+    """Whether there is more than one picture in the file."""
+    try:
+        with _open(path) as im:
+            return getattr(im, "is_animated", False)
+    except Exception:  # see _reading
+        return False
+
+
+def value_range(path) -> tuple[str, float, float]:
+    """Of a "deep" picture: "I" or "F", integers or floats, the lowest and the highest of them."""
+    try:
+        with _reading(path) as im:
+            kind = im.mode[0]
+            ends = [(strip.min(), strip.max()) for strip in map(_finite, _strips(im))]
+            return kind, float(min(ends)[0]), float(max(top for _, top in ends))
+    except (OSError, ValueError):
+        return "I", 0, 65535  # reported when it is read
+
+
+def white_of(kind: str, top: float) -> tuple[float, bool]:
+    """What is white in a set of deep pictures whose highest value is `top`, and if that is usual.
+
+    Integers go to 65535, floats to 1 or to 255. Of a set that uses less than a quarter of that, or
+    more, it is the next power of two: the 4095 of a 12-bit scanner.
+    """
+    usual = 65535 if kind == "I" else 1 if top <= 1 else 255
+    if usual / 4 < top <= usual or top <= 0:
+        return usual, True
+    power = 2.0 ** math.ceil(math.log2(top))
+    return (max(255, power - (power > top)) if kind == "I" else power), False
 
 
 def image_size(path) -> tuple[int, int]:
@@ -45,28 +89,41 @@ def image_size(path) -> tuple[int, int]:
         return im.height, im.width
 
 
-def read_image(path, size: int | None = None, channels: int = 3) -> torch.Tensor:
+def read_image(path, size: int | None = None, channels: int = 3, white: dict | None = None
+               ) -> torch.Tensor:
     """One picture, uint8 (channels, h, w): h = w = `size`, or as it is where `size` is None.
 
-    EXIF rotation is applied, transparency lies on white, 16 bits are scaled to 8, and of an
-    animation the first frame counts. The largest central square is resized, never stretched.
-    `path` may also be an open binary file. Raises OSError or ValueError with a short reason.
+    EXIF rotation is applied, transparency lies on white, and of several pages or frames the first
+    counts. The largest central square is resized, never stretched. More than 8 bits are scaled to
+    8: white[kind], see white_of, becomes 255, without it the usual white of such a file. `path`
+    may also be an open binary file. Raises OSError or ValueError with a short reason.
     """
+    return read_upright(path, size, channels, white)[0]
+
+
+def read_upright(path, size: int | None = None, channels: int = 3, white: dict | None = None
+                 ) -> tuple[torch.Tensor, tuple[int, int]]:
+    """read_image's, and the (height, width) of the whole picture, EXIF rotation applied."""
     with _reading(path) as im:
+        sides = im.height, im.width
         if size is not None:
             # JPEG can decode at 1/2, 1/4 or 1/8 for a fraction of the time. Twice the size wanted
             # leaves the last halving to the better filter below. No other format listens.
             im.draft(None, (2 * size, 2 * size))
+        stored = im.size
         ImageOps.exif_transpose(im, in_place=True)
-        im = _to_8_bit(im, "L" if channels == 1 else "RGB")
+        if im.size != stored:
+            sides = sides[::-1]
+        im = _to_8_bit(im, "L" if channels == 1 else "RGB", white or {})
         if size is not None:
             im = im.resize((size, size), Image.Resampling.LANCZOS, _square(im), reducing_gap=3)
-        return _to_tensor(im)
+        return _to_tensor(im), sides
 
 
-def read_halves(path, size: int, channels: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def read_halves(path, size: int, channels: int = 3, white: dict | None = None
+                ) -> tuple[torch.Tensor, torch.Tensor]:
     """A file with two pictures side by side, A|B, as two of read_image's. Errors likewise."""
-    both = read_image(path, None, channels)
+    both = read_image(path, None, channels, white)
     h, w = both.shape[1:]
     if w % 2 or w < 1.5 * h:
         raise ValueError(f"{w}x{h} is not two pictures side by side")
@@ -94,11 +151,17 @@ def resize(x: torch.Tensor, size: int) -> torch.Tensor:
     return _to_tensor(im.resize((size, size), Image.Resampling.LANCZOS, _square(im)))
 
 
+def _open(path) -> Image.Image:
+    if not hasattr(path, "read") and not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("not a file of data")  # a pipe named x.jpg would be waited for
+    return Image.open(path, formats=FORMATS)
+
+
 @contextmanager
 def _reading(path) -> Iterator[Image.Image]:
     """An open picture; whatever goes wrong with it is an OSError or ValueError, in a few words."""
     try:
-        with Image.open(path) as im:
+        with _open(path) as im:
             if min(im.size) < MIN_SIDE:
                 raise ValueError(f"{im.width}x{im.height} pixels is too small")
             yield im
@@ -117,20 +180,39 @@ def _square(im: Image.Image) -> tuple[int, int, int, int]:
     return left, top, left + side, top + side
 
 
-def _to_8_bit(im: Image.Image, mode: str) -> Image.Image:
+def _to_8_bit(im: Image.Image, mode: str, white: dict[str, float]) -> Image.Image:
     """Any mode of Pillow to "L" or "RGB", where Pillow's own convert() would clip or lose."""
     if im.mode == "F":  # in [0, 1] or [0, 255]: no third convention is common
-        a = np.nan_to_num(np.asarray(im))
-        im = Image.fromarray((a * (255 if a.max() <= 1 else 1)).round().clip(0, 255).astype("u1"))
+        top = white.get("F") or (1 if max(a.max() for a in map(_finite, _strips(im))) <= 1 else 255)
+        im = _by_strips(im, lambda a: (np.nan_to_num(a) * (255 / top)).round().clip(0, 255))
     elif im.mode == "I" or im.mode.startswith("I;16"):  # older Pillows open 16-bit PNG as "I"
-        a = np.asarray(im).astype(np.int64)
-        if a.min() < 0 or a.max() > 65535:
+        top = int(white.get("I", 65535))
+        table = ((np.arange(65536) * 255 + top // 2) // top).clip(0, 255).astype("u1")
+        if im.mode == "I" and any(a.min() < 0 or a.max() > 65535 for a in _strips(im)):
             raise ValueError("32-bit integers outside 0..65535")
-        im = Image.fromarray(((a + 128) // 257).astype("u1"))  # 65535 = 257 * 255
+        im = _by_strips(im, table.__getitem__)
     elif im.has_transparency_data:
         im = im.convert("RGBA")
         im = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im)
     return im.convert(mode)
+
+
+def _strips(im: Image.Image) -> Iterator[np.ndarray]:
+    """Rows of a picture, 64 at a time: as an array the whole takes several times its memory."""
+    for top in range(0, im.height, 64):
+        yield np.asarray(im.crop((0, top, im.width, min(top + 64, im.height))))
+
+
+def _by_strips(im: Image.Image, function: Callable) -> Image.Image:
+    """function(array of values) is 0..255, for all of a picture."""
+    done = Image.new("L", im.size)
+    for i, strip in enumerate(_strips(im)):
+        done.paste(Image.fromarray(function(strip).astype("u1")), (0, 64 * i))
+    return done
+
+
+def _finite(a: np.ndarray) -> np.ndarray:
+    return a[np.isfinite(a)] if np.isfinite(a).any() else np.zeros(1)
 
 
 def _to_tensor(im: Image.Image) -> torch.Tensor:
@@ -161,7 +243,8 @@ def grid(x: torch.Tensor, n_cols: int = 8, pad: int = 2, captions: Sequence[str]
          scale: int = 1) -> Image.Image:
     """(n, c, h, w) in [-1, 1] as rows of `n_cols` pictures, `pad` white pixels around each.
 
-    captions: a text for each row, drawn at its left. scale: each pixel becomes scale x scale.
+    captions: a text for each row, drawn at its left, or the row's number where the font lacks a
+    letter of it. scale: each pixel becomes scale x scale.
     """
     n, c, h, w = x.shape
     n_rows = -(-n // n_cols)
@@ -169,17 +252,24 @@ def grid(x: torch.Tensor, n_cols: int = 8, pad: int = 2, captions: Sequence[str]
         raise ValueError(f"{len(captions)} captions for {n_rows} rows")
     h, w = h * scale, w * scale
     font = ImageFont.load_default(min(18, max(9, h // 4)))
-    margin = 0 if captions is None else 8 + round(max(font.getlength(text) for text in captions))
+    captions = [text if _has_letters(font, text) else str(i)
+                for i, text in enumerate(captions or ())]
+    margin = 8 + round(max(map(font.getlength, captions))) if captions else 0
     sheet = Image.new("L" if c == 1 else "RGB",
                       (margin + pad + n_cols * (w + pad), pad + n_rows * (h + pad)), "white")
     for i, picture in enumerate(x):
         row, col = divmod(i, n_cols)
         sheet.paste(to_pil(picture).resize((w, h), Image.Resampling.NEAREST),
                     (margin + pad + col * (w + pad), pad + row * (h + pad)))
-    for row, text in enumerate(captions or ()):
+    for row, text in enumerate(captions):
         ImageDraw.Draw(sheet).text((margin - 4, pad + row * (h + pad) + h // 2), text, "black",
                                    font, anchor="rm")
     return sheet
+
+
+def _has_letters(font, text: str) -> bool:
+    missing = bytes(font.getmask("\uffff"))  # what is drawn for it: an empty box
+    return all(bytes(font.getmask(letter)) != missing for letter in text)
 
 
 def save_grid(path, x: torch.Tensor, n_cols: int = 8, pad: int = 2,
@@ -201,7 +291,7 @@ def save_gif(path, frames: Sequence, seconds: float = 0.12, hold: float = 2.0) -
     for i in chosen:
         frame = frames[i]
         if not isinstance(frame, Image.Image):
-            with Image.open(frame) as im:
+            with _open(frame) as im:
                 frame = im.copy()
         if film and frame.size != film[0].size:
             raise ValueError(f"frames of two sizes: {film[0].size} and, {frames[i]}, {frame.size}")
