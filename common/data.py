@@ -14,6 +14,7 @@ lies; split, "train" or "test"; device; workers; and skip_bad, to leave unreadab
 of stopping, later too: see Data. A folder of your own without such splits is what it is: there
 "test" yields what "train" does, and the set's own split says "train".
 """
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,50 +29,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import builtin, fail, say
-from common import stream as read
-from common.folders import (
-    CLONE,
-    LISTS,
-    SPLITS,
-    attributes_of,
-    by_stem,
-    celeba_part,
-    classes_of,
-    find_split,
-    images_below,
-    images_of_one_split,
-    look_at,
-    place,
-    portable,
-    some,
-    two_folders,
-)
-from common.images import image_size, read_ids
-from common.photos import read_photos
-from common.published import (
-    LSUN,
-    PAIRED,
-    TORCHVISION,
-    UNPAIRED,
-    berkeley_folder,
-    celeba_folder,
-    lsun_folder,
-    torchvision_set,
-)
-from common.stream import BadFile, Data, free_bytes
+from common import builtin, fail, folders, images, published, say, stream
+from common.folders import SPLITS as SPLITS
+from common.folders import place
+from common.folders import portable as portable
+from common.photos import read_photos as read_photos
+from common.published import LSUN, PAIRED, TORCHVISION, UNPAIRED
+from common.stream import BadFile, Data
 
 RESIDENT_BYTES = 3 * 2**30  # kept on the device at most; 262,144 images of 3x64x64
-ROOT = CLONE / "data"
+ROOT = folders.CLONE / "data"
 BUILTIN = ("digits", "faces", "faces-flat", "faces-labels", "faces-outline")
 N_BUILTIN = {"train": 10_000, "test": 2_000}
 FIRST_BUILTIN = {"train": 0, "test": 1_000_000}  # index of a drawing: the splits share none
 N_CROPPED = 2_000  # built-in pictures to crop from: large ones take longer to draw
 NAMES = list(dict.fromkeys([*BUILTIN, *TORCHVISION, "celeba", *LSUN, *PAIRED, *UNPAIRED]))
-
-__all__ = ["NAMES", "SPLITS", "BadFile", "Data", "fail", "place", "portable", "read_photos",
-           "load_attributes", "load_crops", "load_images", "load_label_maps", "load_labelled",
-           "load_pairs", "load_unpaired"]
 
 
 # What a name or folder consists of
@@ -105,33 +77,33 @@ def _folder(data, looked_for: str) -> Path:
     fail(f"{folder} does not exist, and {data} is no known data set: {meant}")
 
 
-def _root(root) -> Path:
-    return place(root) if root else ROOT
-
-
 def _find(data, size: int, root, split: str, labels: bool) -> _Found:
     """Images, with their class where `labels`."""
     if data in ("digits", "faces"):
         classes = "0123456789" if data == "digits" else builtin.FACE_CLASSES
         return _drawn(data, size, split, ["image", "label"] if labels else ["image"], classes)
     if data in TORCHVISION:
-        return _from_torchvision(data, size, _root(root), split, labels)
+        x, y, classes = published.torchvision_set(data, place(root or ROOT), split, labels)
+        if x.shape[-1] == 28 and size == 32:
+            x = F.pad(x, (2, 2, 2, 2))  # digits are not resampled for the sake of a power of two
+        read = partial(stream.read_arrays, x, (y,) if labels else (), size)
+        return _Found(len(x), read, x.shape[1], classes, checked=True, split=split)
     if data == "celeba" and not labels:
-        return _celeba(size, _root(root), split, with_attributes=False)
+        return _celeba(size, place(root or ROOT), split, with_attributes=False)
     if data in LSUN and not labels:
-        return _lsun(data, size, _root(root), split)
+        return _lsun(data, size, place(root or ROOT), split)
     folder = _folder(data, "classes" if labels else "images")
     if not labels:
-        return _of_files(images_of_one_split(folder), size)
-    files, y, classes = classes_of(folder)
+        return _of_files(folders.images_of_one_split(folder), size)
+    files, y, classes = folders.classes_of(folder)
     return _of_files(files, size, (y,), classes=classes)
 
 
 def _of_files(files: list[Path], size: int, tables=(), **more) -> _Found:
-    channels, white = look_at(files)
-    one = partial(read.read_photo, size, channels, white)
-    return _Found(len(files), partial(read.read_files, [(file,) for file in files], one, tables),
-                  channels, **more)
+    channels, white = folders.look_at(files)
+    one = partial(stream.read_photo, size, channels, white)
+    read = partial(stream.read_files, [(file,) for file in files], one, tables)
+    return _Found(len(files), read, channels, **more)
 
 
 def _drawn(name: str, size: int, split: str, fields: Sequence[str], classes=(), attributes=(),
@@ -146,40 +118,32 @@ def _drawn(name: str, size: int, split: str, fields: Sequence[str], classes=(), 
         draw([0])
     except ValueError as e:
         fail(f"{name} cannot be drawn at --size {size}: {e}")
-    return _Found(N_BUILTIN[split], partial(read.read_drawn, draw, FIRST_BUILTIN[split] + skip,
-                                            fields),
-                  1 if name == "digits" else 3, classes, attributes, checked=True, split=split)
-
-
-def _from_torchvision(name: str, size: int, root: Path, split: str, labels: bool) -> _Found:
-    x, y, classes = torchvision_set(name, root, split, labels)
-    if x.shape[-1] == 28 and size == 32:
-        x = F.pad(x, (2, 2, 2, 2))  # 28 px digits are not resampled for the sake of a power of two
-    return _Found(len(x), partial(read.read_arrays, x, (y,) if labels else (), size), x.shape[1],
-                  classes, checked=True, split=split)
+    read = partial(stream.read_drawn, draw, FIRST_BUILTIN[split] + skip, fields)
+    return _Found(N_BUILTIN[split], read, 1 if name == "digits" else 3, classes, attributes,
+                  checked=True, split=split)
 
 
 def _celeba(size: int, root: Path, split: str, with_attributes: bool) -> _Found:
-    folder = celeba_folder(root)
+    folder = published.celeba_folder(root)
     files = [folder / "img_align_celeba" / name
-             for name in celeba_part(folder / "list_eval_partition.txt", split)]
+             for name in folders.celeba_part(folder / "list_eval_partition.txt", split)]
     if not with_attributes:
         return _of_files(files, size, split=split)
-    names, table = attributes_of(files, folder / "list_attr_celeba.txt")
+    names, table = folders.attributes_of(files, folder / "list_attr_celeba.txt")
     return _of_files(files, size, (table,), attributes=names, split=split)
 
 
 def _lsun(name: str, size: int, root: Path, split: str) -> _Found:
-    folder = str(lsun_folder(name, root, split))
+    folder = str(published.lsun_folder(name, root, split))
     try:
-        with read.entries_of(folder) as entries:
+        with stream.entries_of(folder) as entries:
             keys = list(entries.cursor().iternext(keys=True, values=False))
     except ImportError:
         fail(f"{name} needs the package lmdb: pip install lmdb")
     except BadFile as e:
         fail(str(e))
     # Not checked: decoding three million pictures would delay each start by an hour.
-    return _Found(len(keys), partial(read.read_lmdb, folder, keys, size), 3, checked=True,
+    return _Found(len(keys), partial(stream.read_lmdb, folder, keys, size), 3, checked=True,
                   split=split)
 
 
@@ -207,16 +171,16 @@ def load_attributes(data, size: int, *, root=None, split: str = "train", device=
     if data == "faces":
         found = _drawn(data, size, split, ["image", "attributes"], attributes=builtin.ATTRIBUTES)
     elif data == "celeba":
-        found = _celeba(size, _root(root), split, with_attributes=True)
+        found = _celeba(size, place(root or ROOT), split, with_attributes=True)
     else:
         folder = _folder(data, "attributes")
-        lists = [inner / name for name in LISTS for inner in (folder, folder.parent)]
+        lists = [inner / name for name in folders.LISTS for inner in (folder, folder.parent)]
         listed = next(filter(Path.is_file, lists), None)
         if listed is None:
-            fail(f"{folder}: looked for {' or '.join(LISTS)} in it and in its parent, and saw "
+            fail(f"{folder}: looked for {' or '.join(folders.LISTS)} in it and beside it, and saw "
                  "neither")
-        files = images_of_one_split(folder)
-        names, table = attributes_of(files, listed)
+        files = folders.images_of_one_split(folder)
+        names, table = folders.attributes_of(files, listed)
         found = _of_files(files, size, (table,), attributes=names)
     return _load(found, data, size, device, workers, skip_bad)
 
@@ -236,18 +200,18 @@ def load_pairs(data, size: int, *, root=None, split: str = "train", device="cpu"
     if a := drawings.get(str(data)):
         return _load(_drawn(data, size, split, [a, "image"]), data, size, device, workers, skip_bad)
     if data in PAIRED:
-        folder = berkeley_folder(data, _root(root), "pix2pix")
+        folder = published.berkeley_folder(data, place(root or ROOT), "pix2pix")
     else:
         folder = _folder(data, "pairs")
-    places, split = two_folders(folder, split) or find_split(folder, split, ("{}",)) or (
-        [folder], "train")
+    places, split = (folders.two_folders(folder, split)
+                     or folders.find_split(folder, split, ("{}",)) or ([folder], "train"))
     if len(places) == 2:
-        files, one = by_stem(*places), read.read_two
+        files, one = folders.by_stem(*places), stream.read_two
     else:
-        files, one = [(file,) for file in images_below(*places)], read.read_both
-    channels, whites = zip(*map(look_at, zip(*files, strict=True)), strict=True)
-    reader = partial(read.read_files, files, partial(one, size, max(channels), whites), ())
-    found = _Found(len(files), reader, max(channels), split=split, pictures=("A", "B"))
+        files, one = [(file,) for file in folders.images_below(*places)], stream.read_both
+    channels, whites = zip(*map(folders.look_at, zip(*files, strict=True)), strict=True)
+    read = partial(stream.read_files, files, partial(one, size, max(channels), whites), ())
+    found = _Found(len(files), read, max(channels), split=split, pictures=("A", "B"))
     return _load(found, data, size, device, workers, skip_bad)
 
 
@@ -264,15 +228,16 @@ def load_unpaired(data, size: int, *, root=None, split: str = "train", device="c
                  _drawn(data, size, split, ["pencil"], skip=N_BUILTIN[split])]
     else:
         if data in UNPAIRED:
-            folder = berkeley_folder(data, _root(root), "cyclegan")
+            folder = published.berkeley_folder(data, place(root or ROOT), "cyclegan")
         else:
             folder = _folder(data, "unpaired sets")
-        places, split = two_folders(folder, split) or ([], split)
+        places, split = folders.two_folders(folder, split) or ([], split)
         if not places:
             seen = sorted(inner.name for inner in folder.iterdir() if inner.is_dir())
             fail(f"{folder}: looked for the folders of two sets, trainA and trainB, train/A and "
-                 f"train/B, A/train and B/train, or A and B, and saw {some(seen) or 'no folder'}")
-        found = [_of_files(images_below(half), size, split=split) for half in places]
+                 "train/B, A/train and B/train, or A and B, and saw "
+                 f"{folders.some(seen) or 'no folder'}")
+        found = [_of_files(folders.images_below(half), size, split=split) for half in places]
     a, b = (_load(half, data, size, device, workers, skip_bad) for half in found)
     b.salt = 1
     return a, b
@@ -291,27 +256,35 @@ def load_label_maps(data, size: int, *, root=None, split: str = "train", device=
         found = _drawn(data, size, split, ["image", "label_map"], classes=builtin.PARTS)
         return _load(found, data, size, device, workers, skip_bad)
     folder = _folder(data, "label maps")
-    places, split = find_split(folder, split, ("{}_img", "{}_label")) or (None, split)
+    places, split = folders.find_split(folder, split, ("{}_img", "{}_label")) or (None, split)
     if not places:
         fail(f"{folder}: looked for train_img, train_label and perhaps train_inst in it")
     inst = places[0].with_name(places[0].name.replace("_img", "_inst"))
-    files = by_stem(*places, *[inst] * inst.is_dir())
+    files = folders.by_stem(*places, *[inst] * inst.is_dir())
     if n_classes is None:
         with ThreadPoolExecutor(cpu_count()) as pool:
-            n_classes = 1 + max(pool.map(partial(_largest_id, ignore), (f[1] for f in files)))
-    channels, white = look_at([photo for photo, *_ in files])
-    one = partial(read.read_labelled, size, channels, white, n_classes, ignore)
-    found = _Found(len(files), partial(read.read_files, files, one, ()), channels,
+            n_classes = 1 + max(pool.map(partial(_try, _largest_id, ignore), (f[1] for f in files)))
+    channels, white = folders.look_at([photo for photo, *_ in files])
+    one = partial(stream.read_labelled, size, channels, white, n_classes, ignore)
+    found = _Found(len(files), partial(stream.read_files, files, one, ()), channels,
                    [str(i) for i in range(n_classes)], split=split)
     return _load(found, data, size, device, workers, skip_bad)
 
 
 def _largest_id(ignore: int | None, label: Path) -> int:
+    y = images.read_ids(label)
+    return int(y.max() if ignore is None else torch.where(y == ignore, 0, y).max())
+
+
+def _pixels(file: Path) -> int:
+    return math.prod(images.image_size(file))
+
+
+def _try(function: Callable, *args) -> int:
     try:
-        y = read_ids(label)
+        return function(*args)
     except (OSError, ValueError):
         return 0  # reported when all files are read
-    return int(y.max() if ignore is None else torch.where(y == ignore, 0, y).max())
 
 
 def load_crops(data, size: int, *, root=None, split: str = "train", device="cpu",
@@ -325,14 +298,14 @@ def load_crops(data, size: int, *, root=None, split: str = "train", device="cpu"
     if data == "faces":
         found = _drawn(data, 2 * size, split, ["image"])
         found.n = N_CROPPED
-        whole = partial(read.one_drawn, found.read)
+        whole = partial(stream.one_drawn, found.read)
         n_bytes = found.n * 3 * (2 * size)**2
     else:
-        files = images_of_one_split(_folder(data, "large images"))
-        channels, white = look_at(files)
-        whole = partial(read.read_whole, size, channels, white, files)
+        files = folders.images_of_one_split(_folder(data, "large images"))
+        channels, white = folders.look_at(files)
+        whole = partial(stream.read_whole, size, channels, white, files)
         found = _Found(len(files), whole, channels)
-        n_bytes = channels * sum(map(_pixels, files))
+        n_bytes = channels * sum(map(partial(_try, _pixels), files))
     device = torch.device(device)
     resident = n_bytes <= _room(device)
     pictures = {}
@@ -344,17 +317,9 @@ def load_crops(data, size: int, *, root=None, split: str = "train", device="cpu"
         return [torch.stack([picture.aminmax()[i] for picture in several]) for i in (0, 1)]
 
     rows = _try_all(found, keep, data, f"{found.channels} channels", resident, skip_bad)
-    reader = partial(read.read_crops, pictures.__getitem__ if resident else whole, size)
+    reader = partial(stream.read_crops, pictures.__getitem__ if resident else whole, size)
     return Data(reader, rows, _name(data), size, found.channels, device=device, workers=workers,
                 resident=resident, crops=True, split=found.split, skip_bad=skip_bad)
-
-
-def _pixels(file: Path) -> int:
-    try:
-        h, w = image_size(file)
-    except (OSError, ValueError):
-        return 0  # reported when all files are read
-    return h * w
 
 
 # From what was found to a Data
@@ -381,7 +346,7 @@ def _load(found: _Found, data, size: int, device, workers: int, skip_bad: bool) 
         rows = _try_all(found, keep, data, shape, resident, skip_bad)
         reader = found.read
         if resident:
-            reader = partial(read.read_resident, [kept.to(device) for kept in store])
+            reader = partial(stream.read_resident, [kept.to(device) for kept in store])
     except RuntimeError as e:  # torch's, where there is no memory
         fail(f"{data}: {found.n:,} examples of {shape} take {n_bytes / 2**30:.1f} GiB, and "
              f"{device} has no room for them ({str(e).splitlines()[0]}): lower --size")
@@ -392,7 +357,8 @@ def _load(found: _Found, data, size: int, device, workers: int, skip_bad: bool) 
 
 def _room(device: torch.device) -> float:
     """How many bytes a set may have to be kept: it is read into the machine's own memory first."""
-    return min(RESIDENT_BYTES, free_bytes(device) / 2, free_bytes(torch.device("cpu")) / 2)
+    free = map(stream.free_bytes, (device, torch.device("cpu")))
+    return min(RESIDENT_BYTES, *(n_bytes / 2 for n_bytes in free))
 
 
 def _name(data) -> str:
@@ -449,7 +415,7 @@ def _try_all(found: _Found, keep: Callable[[range], list[torch.Tensor]], data, s
     if live:
         say("\r\x1b[K", end="")
     if bad:
-        names = some([f"{e.args[0]} ({e.args[1]})" for e in bad.values()])
+        names = folders.some([f"{e.args[0]} ({e.args[1]})" for e in bad.values()])
         seen = f"{len(bad):,} of {n:,} in {data} cannot be used: {names}"
         if len(bad) == n:
             fail(f"{seen}: no image is left")

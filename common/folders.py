@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from common import fail, say
-from common.images import EXTENSIONS, PAGED, has_pages, kind_of, value_range, white_of
+from common.images import EXTENSIONS, PAGED, header, value_range, white_of
 
 CLONE = Path(__file__).resolve().parents[1]
 MARK = "clone:"  # begins the name of a folder in this repository, which may be moved
@@ -80,23 +80,20 @@ def images_below(folder: Path) -> list[Path]:
 def images_of_one_split(folder: Path) -> list[Path]:
     """All of a folder, where there are no splits that would be mixed."""
     images = images_below(folder)
-    for inner in sorted({part for deep in _folders_of(images) for part in (deep, *deep.parents)
-                         if folder in part.parents and part.name.lower() in SPLITS["train"]}):
-        for other in inner.parent.iterdir():
-            if other.name.lower() in SPLITS["test"] and other.is_dir():
+    parts = {part for deep in map(Path, {os.path.dirname(image) for image in images})
+             for part in (deep, *deep.parents) if folder in part.parents}
+    for inner in sorted(part for part in parts if part.name.lower() in SPLITS["train"]):
+        for other in sorted(parts):
+            if other.parent == inner.parent and other.name.lower() in SPLITS["test"]:
                 fail(f"{folder}: {inner} lies beside {other}, and what is trained on is not to be "
                      f"tested on: give one of them, --data {inner}")
     return images
 
 
-def _folders_of(images: list[Path]) -> set[Path]:
-    return set(map(Path, {os.path.dirname(image) for image in images}))
-
-
 def classes_of(folder: Path) -> tuple[list[Path], torch.Tensor, list[str]]:
     """The images of class folders, their classes int64 (n,), and the names of these."""
     images = images_below(folder)
-    places = sorted(inner.relative_to(folder).parts for inner in _folders_of(images))
+    places = sorted({image.parent.relative_to(folder).parts for image in images})
     tops = sorted({parts[0] for parts in places if parts})
     splits = [top for top in tops if top.lower() in SPLITS["train"] + SPLITS["test"]]
     saw = (f"{folder}: looked for two or more class folders, each of the images of one class, "
@@ -186,11 +183,12 @@ def look_at(files: Sequence[Path]) -> tuple[int, dict[str, float]]:
     bits, see read_image. What would be a surprise is said."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         paged = [file for file in files if file.suffix.lower() in PAGED]
-        if n := sum(pool.map(has_pages, paged)):
+        if n := sum(more for _, more in pool.map(header, paged)):
             say(f"data: {n:,} of these files have more than one page: the first is taken")
         deep = []
         for file in files:  # until there is one in colour
-            if (kind := kind_of(file)) == "colour":
+            kind, _ = header(file)
+            if kind == "colour":
                 return 3, {}
             if kind == "deep":
                 deep.append(file)

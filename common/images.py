@@ -38,34 +38,24 @@ PALETTE = torch.from_numpy((_BITS << 7 - np.arange(8)).sum(2).astype(np.uint8))
 
 # Reading
 
-def kind_of(path) -> str:
-    """By the header: "colour"; "grey" for one channel; "deep" for one of more than 8 bits. What is
-    no image is "grey", for it has no colours."""
+def header(path) -> tuple[str, bool]:
+    """"colour"; "grey" for one channel; "deep" for one of more than 8 bits; and if there are more
+    pages than one. What is no image is "grey", for it has no colours."""
     try:
-        with _open(path) as im:
-            if im.mode in ("I", "F") or im.mode.startswith("I;16"):
-                return "deep"
-            return "grey" if im.mode in ("1", "L", "LA", "La") else "colour"
-    except Exception:  # see _reading
-        return "grey"
-
-
-def has_pages(path) -> bool:
-    """Whether there is more than one picture in the file."""
-    try:
-        with _open(path) as im:
-            return getattr(im, "is_animated", False)
-    except Exception:  # see _reading
-        return False
+        with _reading(path) as im:
+            deep = im.mode in ("I", "F") or im.mode.startswith("I;16")
+            kind = "deep" if deep else "grey" if im.mode in ("1", "L", "LA", "La") else "colour"
+            return kind, path.suffix.lower() in PAGED and getattr(im, "is_animated", False)
+    except (OSError, ValueError):
+        return "grey", False
 
 
 def value_range(path) -> tuple[str, float, float]:
-    """Of a "deep" picture: "I" or "F", integers or floats, the lowest and the highest of them."""
+    """Of a deep picture: "I" or "F", integers or floats, the lowest and the highest of them."""
     try:
         with _reading(path) as im:
-            kind = im.mode[0]
-            ends = [(strip.min(), strip.max()) for strip in map(_finite, _strips(im))]
-            return kind, float(min(ends)[0]), float(max(top for _, top in ends))
+            lows, tops = zip(*((a.min(), a.max()) for a in _strips(im, finite=True)), strict=True)
+            return im.mode[0], float(min(lows)), float(max(tops))
     except (OSError, ValueError):
         return "I", 0, 65535  # reported when it is read
 
@@ -147,21 +137,17 @@ def read_ids(path, size: int | None = None) -> torch.Tensor:
 
 def resize(x: torch.Tensor, size: int) -> torch.Tensor:
     """uint8 (c, h, w) to (c, size, size): the largest central square, resized with antialias."""
-    im = Image.fromarray(x[0].numpy() if len(x) == 1 else x.permute(1, 2, 0).numpy())
+    im = _to_image(x)
     return _to_tensor(im.resize((size, size), Image.Resampling.LANCZOS, _square(im)))
-
-
-def _open(path) -> Image.Image:
-    if not hasattr(path, "read") and not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("not a file of data")  # a pipe named x.jpg would be waited for
-    return Image.open(path, formats=FORMATS)
 
 
 @contextmanager
 def _reading(path) -> Iterator[Image.Image]:
     """An open picture; whatever goes wrong with it is an OSError or ValueError, in a few words."""
     try:
-        with _open(path) as im:
+        if not hasattr(path, "read") and not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("not a file of data")  # a pipe named x.jpg would be waited for
+        with Image.open(path, formats=FORMATS) as im:
             if min(im.size) < MIN_SIDE:
                 raise ValueError(f"{im.width}x{im.height} pixels is too small")
             yield im
@@ -183,7 +169,7 @@ def _square(im: Image.Image) -> tuple[int, int, int, int]:
 def _to_8_bit(im: Image.Image, mode: str, white: dict[str, float]) -> Image.Image:
     """Any mode of Pillow to "L" or "RGB", where Pillow's own convert() would clip or lose."""
     if im.mode == "F":  # in [0, 1] or [0, 255]: no third convention is common
-        top = white.get("F") or (1 if max(a.max() for a in map(_finite, _strips(im))) <= 1 else 255)
+        top = white.get("F") or (1 if max(a.max() for a in _strips(im, finite=True)) <= 1 else 255)
         im = _by_strips(im, lambda a: (np.nan_to_num(a) * (255 / top)).round().clip(0, 255))
     elif im.mode == "I" or im.mode.startswith("I;16"):  # older Pillows open 16-bit PNG as "I"
         top = int(white.get("I", 65535))
@@ -197,10 +183,11 @@ def _to_8_bit(im: Image.Image, mode: str, white: dict[str, float]) -> Image.Imag
     return im.convert(mode)
 
 
-def _strips(im: Image.Image) -> Iterator[np.ndarray]:
+def _strips(im: Image.Image, finite: bool = False) -> Iterator[np.ndarray]:
     """Rows of a picture, 64 at a time: as an array the whole takes several times its memory."""
     for top in range(0, im.height, 64):
-        yield np.asarray(im.crop((0, top, im.width, min(top + 64, im.height))))
+        a = np.asarray(im.crop((0, top, im.width, min(top + 64, im.height))))
+        yield np.where(np.isfinite(a), a, 0) if finite else a
 
 
 def _by_strips(im: Image.Image, function: Callable) -> Image.Image:
@@ -211,8 +198,9 @@ def _by_strips(im: Image.Image, function: Callable) -> Image.Image:
     return done
 
 
-def _finite(a: np.ndarray) -> np.ndarray:
-    return a[np.isfinite(a)] if np.isfinite(a).any() else np.zeros(1)
+def _to_image(x: torch.Tensor) -> Image.Image:
+    """uint8 (c, h, w) to "L" or "RGB"."""
+    return Image.fromarray(x[0].numpy() if len(x) == 1 else x.permute(1, 2, 0).numpy())
 
 
 def _to_tensor(im: Image.Image) -> torch.Tensor:
@@ -230,8 +218,7 @@ def to_uint8(x: torch.Tensor) -> torch.Tensor:
 
 def to_pil(x: torch.Tensor) -> Image.Image:
     """One picture (c, h, w) in [-1, 1], on any device, for Pillow: "L" or "RGB"."""
-    x = to_uint8(x).cpu()
-    return Image.fromarray(x[0].numpy() if len(x) == 1 else x.permute(1, 2, 0).numpy())
+    return _to_image(to_uint8(x).cpu())
 
 
 def write_image(path, x: torch.Tensor) -> None:
@@ -291,7 +278,7 @@ def save_gif(path, frames: Sequence, seconds: float = 0.12, hold: float = 2.0) -
     for i in chosen:
         frame = frames[i]
         if not isinstance(frame, Image.Image):
-            with _open(frame) as im:
+            with _reading(frame) as im:
                 frame = im.copy()
         if film and frame.size != film[0].size:
             raise ValueError(f"frames of two sizes: {film[0].size} and, {frames[i]}, {frame.size}")
