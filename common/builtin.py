@@ -29,10 +29,6 @@ Index = Sequence[int] | Tensor
 
 # ---- Random numbers -----------------------------------------------------------------------------
 
-def _indices(index: Index) -> list[int]:
-    return [int(i) for i in (index.tolist() if isinstance(index, Tensor) else index)]
-
-
 def _uniforms(seed: int, index: list[int], count: int) -> np.ndarray:
     """(n, count) numbers in [0, 1): row i from the generator of (seed, index[i])."""
     rows = [np.random.default_rng([seed, i]).random(count) for i in index]
@@ -275,7 +271,7 @@ def digits(index: Index, size: int = 32, seed: int = 0) -> dict[str, Tensor]:
     the pen's pressure grows along the digit), variant (which of the class's skeletons).
     """
     x, y = _grid(size)
-    index = _indices(index)
+    index = np.asarray(index, dtype=np.int64).tolist()
     segments, label, factors = _digit_strokes(seed, index)
     image = torch.empty(len(index), 1, size, size, dtype=torch.uint8)
 
@@ -393,10 +389,9 @@ def _face_parameters(seed: int, index: list[int]) -> tuple[dict, np.ndarray, np.
     # The wall: two colours, the way from one to the other, and a pool of light.
     p.update(wall=pick(BACKGROUND), wall_too=pick(BACKGROUND), wall_x=between(-0.5, 0.5),
              wall_y=between(-0.5, 0.5), glow_x=between(-0.8, 0.8), glow_y=between(-0.9, 0.2))
-    p.update(hat=hat, long_hair=long_hair, cap=style["cap"], beanie=style["beanie"],
-             sun_hat=style["sun hat"], bun=style["bun"], curly=style["curly hair"],
-             mohawk=style["mohawk"], pigtails=style["pigtails"],
-             straight=long_hair & ~style["pigtails"], hairy=~style["bald"] & ~style["mohawk"])
+    p.update({name.replace(" ", "_"): style[name] for name in FACE_CLASSES if name != "long hair"},
+             hat=hat, straight=long_hair & ~style["pigtails"],
+             hairy=~style["bald"] & ~style["mohawk"])
     return p, label, np.stack([smiling, open_mouth, glasses, beard, hat, long_hair, earrings,
                                dark, blond, red], 1).astype(np.uint8)
 
@@ -511,14 +506,14 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         x = x.abs() - p.head
         paint(at, "hair", back_hair, _ellipse(x - 0.19, y - 0.15, 0.14, 0.34), p.pigtails)
         paint(at, "hair", p.trim, _circle(x - 0.11, y + 0.12, 0.07), p.pigtails)
-    if p.curly.any():
+    if p.curly_hair.any():
         at, x, y = on_head(-0.85, -0.95, 0.85, 0.4)
         d = skull(x, y, 0.06)
         for k in range(11):
             angle = math.radians(21 * k - 15)
             around = (p.head + 0.08) * math.cos(angle), -0.12 - 0.52 * math.sin(angle)
             d = torch.minimum(d, _circle(x - around[0], y - around[1], p.curl))
-        paint(at, "hair", back_hair, d, p.curly)
+        paint(at, "hair", back_hair, d, p.curly_hair)
     if p.bun.any():
         at, x, y = on_head(-0.3, -1.0, 0.3, -0.4)
         paint(at, "hair", p.hair, _circle(x, y + 0.70, 0.20), p.bun)
@@ -589,12 +584,12 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         paint(at, "hair", p.hair, d, p.hairy)
         sheen = torch.maximum(_ellipse(x + p.light * 0.2, y + 0.48, 0.14, 0.03), d)
         shade(at, white, sheen, p.hairy * 0.16)
-    if p.curly.any():
+    if p.curly_hair.any():
         at, x, y = on_head(-0.6, -0.75, 0.6, -0.1)
         d = _circle(x, y + 0.42, p.curl)
         for k in (-2, -1, 1, 2):
             d = torch.minimum(d, _circle(x - 0.17 * k, y + 0.42 - 0.025 * k * k, p.curl))
-        paint(at, "hair", p.hair, d, p.curly)
+        paint(at, "hair", p.hair, d, p.curly_hair)
     if p.mohawk.any():
         at, x, y = on_head(-0.65, -1.0, 0.65, 0.0)
         shaved = torch.maximum(skull(x, y, 0), above(x, y, -0.30, 0, 1.5, 0.0))
@@ -701,7 +696,7 @@ def faces(index: Index, size: int = 64, seed: int = 0,
     if unknown := [w for w in want if w not in DRAWINGS]:
         raise ValueError(f"want: {unknown} unknown, choose from {', '.join(DRAWINGS)}")
     x, y = _grid(size)
-    index = _indices(index)
+    index = np.asarray(index, dtype=np.int64).tolist()
     p, label, attributes = _face_parameters(seed, index)
     known = {"label": torch.from_numpy(label), "attributes": torch.from_numpy(attributes)}
     shapes = {"image": (3, size, size), "pencil": (3, size, size), "outline": (1, size, size),

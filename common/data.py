@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from os import cpu_count
@@ -50,7 +50,7 @@ NAMES = list(dict.fromkeys([*BUILTIN, *TORCHVISION, "celeba", *LSUN, *PAIRED, *U
 
 @dataclass
 class _Found:
-    """A set before it is read: n rows for `read`, or, for crops, the files of pictures."""
+    """A set before it is read: n rows for `read`; for crops, a picture each for `whole`."""
     n: int
     read: Callable
     channels: int
@@ -58,7 +58,9 @@ class _Found:
     attributes: Sequence[str] = ()
     checked: bool = False  # there is no need to try every example before a stream starts
     split: str = "train"
-    pictures: Sequence[str] = field(default=("images",))  # what the fields of pixels are called
+    pictures: Sequence[str] = ("images",)  # what the fields of pixels are called
+    whole: Callable | None = None
+    n_bytes: int = 0
 
 
 def _folder(data, looked_for: str) -> Path:
@@ -124,12 +126,10 @@ def _drawn(name: str, size: int, split: str, fields: Sequence[str], classes=(), 
 
 
 def _celeba(size: int, root: Path, split: str, with_attributes: bool) -> _Found:
-    folder = published.celeba_folder(root)
-    files = [folder / "img_align_celeba" / name
-             for name in folders.celeba_part(folder / "list_eval_partition.txt", split)]
+    files, listed = published.celeba_files(root, split)
     if not with_attributes:
         return _of_files(files, size, split=split)
-    names, table = folders.attributes_of(files, folder / "list_attr_celeba.txt")
+    names, table = folders.attributes_of(files, listed)
     return _of_files(files, size, (table,), attributes=names, split=split)
 
 
@@ -149,20 +149,17 @@ def _lsun(name: str, size: int, root: Path, split: str) -> _Found:
 
 # Loading
 
-def load_images(data, size: int, *, root=None, split: str = "train", device="cpu",
-                workers: int = 0, skip_bad: bool = False) -> Data:
+def load_images(data, size: int, *, root=None, split: str = "train", **how) -> Data:
     """Images x: of a folder, all in it and below."""
-    return _load(_find(data, size, root, split, False), data, size, device, workers, skip_bad)
+    return _load(_find(data, size, root, split, False), data, size, **how)
 
 
-def load_labelled(data, size: int, *, root=None, split: str = "train", device="cpu",
-                  workers: int = 0, skip_bad: bool = False) -> Data:
+def load_labelled(data, size: int, *, root=None, split: str = "train", **how) -> Data:
     """(x, y): y int64 (n,) counts data.classes. A folder has one sub-folder for each class."""
-    return _load(_find(data, size, root, split, True), data, size, device, workers, skip_bad)
+    return _load(_find(data, size, root, split, True), data, size, **how)
 
 
-def load_attributes(data, size: int, *, root=None, split: str = "train", device="cpu",
-                    workers: int = 0, skip_bad: bool = False) -> Data:
+def load_attributes(data, size: int, *, root=None, split: str = "train", **how) -> Data:
     """(x, a): a float {0, 1} (n, k), its columns named by data.attributes.
 
     faces, celeba, or a folder with, in it or beside it, attributes.csv (a header of "file" and the
@@ -182,11 +179,10 @@ def load_attributes(data, size: int, *, root=None, split: str = "train", device=
         files = folders.images_of_one_split(folder)
         names, table = folders.attributes_of(files, listed)
         found = _of_files(files, size, (table,), attributes=names)
-    return _load(found, data, size, device, workers, skip_bad)
+    return _load(found, data, size, **how)
 
 
-def load_pairs(data, size: int, *, root=None, split: str = "train", device="cpu",
-               workers: int = 0, skip_bad: bool = False) -> Data:
+def load_pairs(data, size: int, *, root=None, split: str = "train", **how) -> Data:
     """(a, b), two pictures of the same thing, both of data.channels.
 
     A folder holds files A|B side by side, directly or in a sub-folder named as the split (train;
@@ -198,7 +194,7 @@ def load_pairs(data, size: int, *, root=None, split: str = "train", device="cpu"
     drawings = {"faces": "painted", "faces-labels": "painted", "faces-flat": "flat",
                 "faces-outline": "outline"}
     if a := drawings.get(str(data)):
-        return _load(_drawn(data, size, split, [a, "image"]), data, size, device, workers, skip_bad)
+        return _load(_drawn(data, size, split, [a, "image"]), data, size, **how)
     if data in PAIRED:
         folder = published.berkeley_folder(data, place(root or ROOT), "pix2pix")
     else:
@@ -212,11 +208,10 @@ def load_pairs(data, size: int, *, root=None, split: str = "train", device="cpu"
     channels, whites = zip(*map(folders.look_at, zip(*files, strict=True)), strict=True)
     read = partial(stream.read_files, files, partial(one, size, max(channels), whites), ())
     found = _Found(len(files), read, max(channels), split=split, pictures=("A", "B"))
-    return _load(found, data, size, device, workers, skip_bad)
+    return _load(found, data, size, **how)
 
 
-def load_unpaired(data, size: int, *, root=None, split: str = "train", device="cpu",
-                  workers: int = 0, skip_bad: bool = False) -> tuple[Data, Data]:
+def load_unpaired(data, size: int, *, root=None, split: str = "train", **how) -> tuple[Data, Data]:
     """Two sets of images, A and B, whose streams have nothing to do with each other.
 
     A folder holds trainA/ and trainB/; testA/ and testB/ (or valA/, valB/) are the split "test".
@@ -238,14 +233,13 @@ def load_unpaired(data, size: int, *, root=None, split: str = "train", device="c
                  "train/B, A/train and B/train, or A and B, and saw "
                  f"{folders.some(seen) or 'no folder'}")
         found = [_of_files(folders.images_below(half), size, split=split) for half in places]
-    a, b = (_load(half, data, size, device, workers, skip_bad) for half in found)
+    a, b = (_load(half, data, size, **how) for half in found)
     b.salt = 1
     return a, b
 
 
-def load_label_maps(data, size: int, *, root=None, split: str = "train", device="cpu",
-                    workers: int = 0, skip_bad: bool = False, n_classes: int | None = None,
-                    ignore: int | None = None) -> Data:
+def load_label_maps(data, size: int, *, root=None, split: str = "train",
+                    n_classes: int | None = None, ignore: int | None = None, **how) -> Data:
     """(x, y) or (x, y, instances): photos, class ids and instance ids, int64 (n, h, w) both.
 
     A folder holds {split}_img, {split}_label and perhaps {split}_inst, joined by file name. Ids are
@@ -254,7 +248,7 @@ def load_label_maps(data, size: int, *, root=None, split: str = "train", device=
     """
     if data == "faces":
         found = _drawn(data, size, split, ["image", "label_map"], classes=builtin.PARTS)
-        return _load(found, data, size, device, workers, skip_bad)
+        return _load(found, data, size, **how)
     folder = _folder(data, "label maps")
     places, split = folders.find_split(folder, split, ("{}_img", "{}_label")) or (None, split)
     if not places:
@@ -268,7 +262,7 @@ def load_label_maps(data, size: int, *, root=None, split: str = "train", device=
     one = partial(stream.read_labelled, size, channels, white, n_classes, ignore)
     found = _Found(len(files), partial(stream.read_files, files, one, ()), channels,
                    [str(i) for i in range(n_classes)], split=split)
-    return _load(found, data, size, device, workers, skip_bad)
+    return _load(found, data, size, **how)
 
 
 def _largest_id(ignore: int | None, label: Path) -> int:
@@ -287,87 +281,68 @@ def _try(function: Callable, *args) -> int:
         return 0  # reported when all files are read
 
 
-def load_crops(data, size: int, *, root=None, split: str = "train", device="cpu",
-               workers: int = 0, skip_bad: bool = False) -> Data:
+def load_crops(data, size: int, *, root=None, split: str = "train", **how) -> Data:
     """Random size x size windows, at full resolution, of pictures of any size.
 
     The windows of batch k are a function of (seed, k) too; data[i] is the one in the middle.
     A folder is as for load_images. Built in: faces, drawn at twice the size.
     """
-    _check_size(size)
     if data == "faces":
         found = _drawn(data, 2 * size, split, ["image"])
         found.n = N_CROPPED
-        whole = partial(stream.one_drawn, found.read)
-        n_bytes = found.n * 3 * (2 * size)**2
+        found.whole, found.n_bytes = partial(stream.one_drawn, found.read), found.n * 12 * size**2
     else:
         files = folders.images_of_one_split(_folder(data, "large images"))
         channels, white = folders.look_at(files)
         whole = partial(stream.read_whole, size, channels, white, files)
-        found = _Found(len(files), whole, channels)
-        n_bytes = channels * sum(map(partial(_try, _pixels), files))
-    device = torch.device(device)
-    resident = n_bytes <= _room(device)
-    pictures = {}
-
-    def keep(rows: range) -> list[torch.Tensor]:
-        several = found.read(np.array(rows))[0] if found.checked else list(map(whole, rows))
-        if resident:
-            pictures.update(zip(rows, [picture.to(device) for picture in several], strict=True))
-        return [torch.stack([picture.aminmax()[i] for picture in several]) for i in (0, 1)]
-
-    rows = _try_all(found, keep, data, f"{found.channels} channels", resident, skip_bad)
-    reader = partial(stream.read_crops, pictures.__getitem__ if resident else whole, size)
-    return Data(reader, rows, _name(data), size, found.channels, device=device, workers=workers,
-                resident=resident, crops=True, split=found.split, skip_bad=skip_bad)
+        found = _Found(len(files), partial(stream.read_several, whole), channels, whole=whole,
+                       n_bytes=channels * sum(map(partial(_try, _pixels), files)))
+    return _load(found, data, size, **how)
 
 
 # From what was found to a Data
 
-def _load(found: _Found, data, size: int, device, workers: int, skip_bad: bool) -> Data:
+def _load(found: _Found, data, size: int, device="cpu", workers: int = 0, skip_bad: bool = False
+          ) -> Data:
     """Reads all examples once: to keep them, or, of a set too large for that, to check them."""
-    _check_size(size)
-    device = torch.device(device)
-    example = _first_good(found)
-    n_bytes = found.n * sum(field.nbytes for field in example)
-    resident = n_bytes <= _room(device)
-    shape = f"{found.channels}x{size}x{size}"
-    try:
-        store = [torch.empty(found.n, *field.shape[1:], dtype=field.dtype) if resident else None
-                 for field in example]
-
-        def keep(rows: range) -> list[torch.Tensor]:
-            fields = found.read(np.array(rows))
-            for kept, field in zip(store, fields, strict=True):
-                if resident:
-                    kept[rows.start:rows.stop] = field
-            return [field for field in fields if field.dtype == torch.uint8]
-
-        rows = _try_all(found, keep, data, shape, resident, skip_bad)
-        reader = found.read
-        if resident:
-            reader = partial(stream.read_resident, [kept.to(device) for kept in store])
-    except RuntimeError as e:  # torch's, where there is no memory
-        fail(f"{data}: {found.n:,} examples of {shape} take {n_bytes / 2**30:.1f} GiB, and "
-             f"{device} has no room for them ({str(e).splitlines()[0]}): lower --size")
-    return Data(reader, rows, _name(data), size, found.channels, found.classes, found.attributes,
-                device=device, workers=workers, resident=resident, split=found.split,
-                skip_bad=skip_bad)
-
-
-def _room(device: torch.device) -> float:
-    """How many bytes a set may have to be kept: it is read into the machine's own memory first."""
-    free = map(stream.free_bytes, (device, torch.device("cpu")))
-    return min(RESIDENT_BYTES, *(n_bytes / 2 for n_bytes in free))
-
-
-def _name(data) -> str:
-    return data if data in NAMES else portable(data)
-
-
-def _check_size(size: int) -> None:
     if size < 1:
         fail(f"--size {size}: looked for a number of pixels, 1 or more")
+    device = torch.device(device)
+    example = () if found.whole else _first_good(found)
+    n_bytes = found.n_bytes or found.n * sum(field.nbytes for field in example)
+    # Its own memory is what the machine reads it into, whatever the device
+    free = min(map(stream.free_bytes, (device, torch.device("cpu"))))
+    resident = n_bytes <= min(RESIDENT_BYTES, free / 2)
+    shape = f"{found.channels} channels" if found.whole else f"{found.channels}x{size}x{size}"
+    pictures = {}  # of several sizes, to take crops from
+
+    def keep(rows: range) -> list[Sequence[torch.Tensor]]:
+        fields = found.read(np.array(rows))
+        if resident and found.whole:
+            pictures.update(zip(rows, [x.to(device) for x in fields[0]], strict=True))
+        elif resident:
+            for kept, field in zip(store, fields, strict=True):
+                kept[rows.start:rows.stop] = field
+        several = fields if found.whole else [[field] for field in fields]
+        return [tensors for tensors in several if tensors[0].dtype == torch.uint8]
+
+    try:
+        store = [torch.empty(found.n, *field.shape[1:], dtype=field.dtype)
+                 for field in example if resident]
+        rows = _try_all(found, keep, data, shape, resident, skip_bad)
+        read = found.read
+        if found.whole:
+            read = partial(stream.read_crops, pictures.get if resident else found.whole, size)
+        elif resident:
+            read = partial(stream.read_resident, [kept.to(device) for kept in store])
+    except RuntimeError as e:
+        if "memory" not in str(e):
+            raise
+        fail(f"{data}: {found.n:,} examples, {shape}, take {n_bytes / 2**30:.1f} GiB, and {device} "
+             f"has no room for them ({str(e).splitlines()[0]}): lower --size")
+    return Data(read, rows, data if data in NAMES else portable(data), size, found.channels,
+                found.classes, found.attributes, device=device, workers=workers, resident=resident,
+                crops=bool(found.whole), split=found.split, skip_bad=skip_bad)
 
 
 def _first_good(found: _Found) -> tuple[torch.Tensor, ...]:
@@ -380,12 +355,10 @@ def _first_good(found: _Found) -> tuple[torch.Tensor, ...]:
     return ()
 
 
-def _try_all(found: _Found, keep: Callable[[range], list[torch.Tensor]], data, shape: str,
-             resident: bool, skip_bad: bool) -> np.ndarray:
-    """Calls keep(rows) for all rows, in parallel; returns the rows that are no bad files.
-
-    keep returns pixels, a tensor for each of found.pictures.
-    """
+def _try_all(found: _Found, keep: Callable, data, shape: str, resident: bool, skip_bad: bool
+             ) -> np.ndarray:
+    """Calls keep(rows) for all rows, in parallel; returns the rows that are no bad files. keep
+    returns pixels, for each of found.pictures those of all rows."""
     n, began, shown, bad, ends = found.n, time.monotonic(), 0.0, {}, []
 
     def tried(rows: range) -> dict[int, BadFile]:
@@ -395,7 +368,7 @@ def _try_all(found: _Found, keep: Callable[[range], list[torch.Tensor]], data, s
             if len(rows) == 1:
                 return {rows[0]: e}
             return {row: e for one in rows for row, e in tried(range(one, one + 1)).items()}
-        ends.append([(int(x.min()), int(x.max())) for x in pixels])
+        ends.append([[end for x in several for end in x.aminmax()] for several in pixels])
         return {}
 
     # Files in threads of our own. Drawings and arrays come in larger chunks, from this thread: they
@@ -427,10 +400,9 @@ def _try_all(found: _Found, keep: Callable[[range], list[torch.Tensor]], data, s
         how += f"; the folder of that name beside is written ./{data}"
     say(f"data: {n - len(bad):,} images, {shape}, from {data} in {time.monotonic() - began:.1f} s"
         + how)
-    if not found.checked:
-        for what, seen in zip(found.pictures, zip(*ends, strict=True), strict=False):
-            low, high = min(low for low, _ in seen), max(high for _, high in seen)
-            if high - low < 64:
-                say(f"data: {what} use only the values {low}..{high} of 0..255, almost one grey: "
-                    "class ids want colours (PNGs with a palette), dark scans a wider range")
+    for what, seen in zip(found.pictures, zip(*ends, strict=True), strict=False):
+        low, high = (int(function(map(function, seen))) for function in (min, max))
+        if high - low < 64:
+            say(f"data: {what} use only the values {low}..{high} of 0..255, almost one grey: class "
+                "ids want colours (PNGs with a palette), dark scans a wider range")
     return np.array([row for row in range(n) if row not in bad])

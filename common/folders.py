@@ -192,7 +192,7 @@ def look_at(files: Sequence[Path]) -> tuple[int, dict[str, float]]:
                 return 3, {}
             if kind == "deep":
                 deep.append(file)
-        ranges = list(pool.map(value_range, deep))
+        ranges = list(filter(None, pool.map(value_range, deep)))
     white = {}
     for kind in sorted({kind for kind, _, _ in ranges}):
         low = min(low for k, low, _ in ranges if k == kind)
@@ -204,7 +204,7 @@ def look_at(files: Sequence[Path]) -> tuple[int, dict[str, float]]:
     return 1, white
 
 
-def _cells(file: Path) -> list[list[str]]:
+def cells(file: Path) -> list[list[str]]:
     """The rows of a table of text, but for empty ones."""
     try:
         with open(file, newline="", encoding="utf-8-sig") as lines:  # spreadsheets write a BOM
@@ -216,11 +216,10 @@ def _cells(file: Path) -> list[list[str]]:
 
 def attributes_of(files: list[Path], listed: Path) -> tuple[list[str], torch.Tensor]:
     """Names, and float {0, 1} (n, k), from attributes.csv or CelebA's list_attr_celeba.txt."""
-    rows = _cells(listed)
-    if listed.suffix == ".csv":
-        names = rows[0][1:] if rows else []
-    else:  # the count, the names, then a row for each file
-        names, rows = (rows[1] if len(rows) > 1 else []), rows[1:]
+    rows = cells(listed)
+    if listed.suffix != ".csv":  # a count, then the names alone
+        rows = [["file", *names] for names in rows[1:2]] + rows[2:]
+    names = rows[0][1:] if rows else []
     if not names:
         fail(f"{listed}: looked for the names of attributes in its head, and saw none")
     bits = {"1": 1.0, "0": 0.0, "-1": 0.0}
@@ -235,12 +234,3 @@ def attributes_of(files: list[Path], listed: Path) -> tuple[list[str], torch.Ten
         fail(f"{listed}: no line for {len(missing):,} of {len(files):,} images: {some(missing)}: "
              "add their lines, or remove the images")
     return names, torch.tensor([table[file.name] for file in files])
-
-
-def celeba_part(partition: Path, split: str) -> list[str]:
-    """The names of the files of a split, from list_eval_partition.txt."""
-    rows = _cells(partition)
-    if wrong := [row for row in rows if len(row) != 2]:
-        fail(f"{partition}: looked for a file name and 0, 1 or 2 in each line, and saw "
-             f"{' '.join(wrong[0])}")
-    return [name for name, number in rows if number == ("0" if split == "train" else "2")]

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 # context manager of `warnings` is not made for threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# What is read, by content and by suffix: else Pillow would start Ghostscript for a .png
+# What is read, by content and by suffix. Of all formats, Pillow starts Ghostscript for one
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm",
               ".pgm", ".pbm", ".pnm")
@@ -50,22 +50,20 @@ def header(path) -> tuple[str, bool]:
         return "grey", False
 
 
-def value_range(path) -> tuple[str, float, float]:
+def value_range(path) -> tuple[str, float, float] | None:
     """Of a deep picture: "I" or "F", integers or floats, the lowest and the highest of them."""
     try:
         with _reading(path) as im:
-            lows, tops = zip(*((a.min(), a.max()) for a in _strips(im, finite=True)), strict=True)
-            return im.mode[0], float(min(lows)), float(max(tops))
+            ends = [end for a in _strips(im, finite=True) for end in (a.min(), a.max())]
+            return im.mode[0], float(min(ends)), float(max(ends))
     except (OSError, ValueError):
-        return "I", 0, 65535  # reported when it is read
+        return None  # reported when it is read
 
 
 def white_of(kind: str, top: float) -> tuple[float, bool]:
-    """What is white in a set of deep pictures whose highest value is `top`, and if that is usual.
-
-    Integers go to 65535, floats to 1 or to 255. Of a set that uses less than a quarter of that, or
-    more, it is the next power of two: the 4095 of a 12-bit scanner.
-    """
+    """What is white in a set of deep pictures whose highest value is `top`, and if that is usual:
+    65535 for integers, 1 or 255 for floats. Of a set that uses less than a quarter of that, or
+    more, it is the next power of two: the 4095 of a 12-bit scanner."""
     usual = 65535 if kind == "I" else 1 if top <= 1 else 255
     if usual / 4 < top <= usual or top <= 0:
         return usual, True
@@ -102,8 +100,7 @@ def read_upright(path, size: int | None = None, channels: int = 3, white: dict |
             im.draft(None, (2 * size, 2 * size))
         stored = im.size
         ImageOps.exif_transpose(im, in_place=True)
-        if im.size != stored:
-            sides = sides[::-1]
+        sides = sides if im.size == stored else sides[::-1]
         im = _to_8_bit(im, "L" if channels == 1 else "RGB", white or {})
         if size is not None:
             im = im.resize((size, size), Image.Resampling.LANCZOS, _square(im), reducing_gap=3)
@@ -323,8 +320,7 @@ def _panel(x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> Image.Image:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(24)
     plot = Image.new("RGB", (w - left - right, h - top - bottom), "#f7f7f7")  # clips the curves
     pen = ImageDraw.Draw(plot)
-    finite = np.isfinite(x)
-    x0, x1 = _span(x[finite], 0, 0)
+    x0, x1 = _span(x[np.isfinite(x)], 0, 0)
     y0, y1 = _span(y[np.isfinite(y)], 0.5, 0.06)  # a spike would flatten all the rest
 
     def across(value):
@@ -342,16 +338,12 @@ def _panel(x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> Image.Image:
     place = left
     for i, name in enumerate(names):
         colour = COLOURS[i % len(COLOURS)]
-        good = finite & np.isfinite(y[:, i])
-        breaks = np.flatnonzero(np.diff(good)) + 1
-        for points, real in zip(np.split(np.column_stack([across(x), down(y[:, i])]), breaks),
-                                np.split(good, breaks), strict=True):
-            if len(real) and real[0]:
-                points = [tuple(point) for point in points.clip(-1e5, 1e5)]
-                pen.line(points, colour, 3, joint="curve")
-                if len(points) == 1:  # the line of one point is invisible
-                    (px, py), = points
-                    pen.ellipse((px - 5, py - 5, px + 5, py + 5), colour)
+        points = np.column_stack([across(x), down(y[:, i])]).clip(-1e5, 1e5)
+        points[~(np.isfinite(x) & np.isfinite(y[:, i]))] = np.nan
+        for a, b in zip(points, [*points[1:], *points[-1:]], strict=True):
+            if not np.isnan(a).any():
+                pen.line([*a, *(a if np.isnan(b).any() else b)], colour, 3)
+                pen.ellipse([*(a - 1.5), *(a + 1.5)], colour)  # a joint, or a point alone
         draw.line([(place, top // 2), (place + 36, top // 2)], colour, 6)
         draw.text((place + 48, top // 2), name, "black", font, anchor="lm")
         place += 48 + int(font.getlength(name)) + 44

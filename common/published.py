@@ -17,6 +17,7 @@ from urllib.request import urlopen
 import torch
 
 from common import fail, say
+from common.folders import cells
 
 # name -> torchvision's class, where its files come from, where below the root they belong
 TORCHVISION = {
@@ -32,25 +33,17 @@ LSUN = ["lsun/" + category for category in (
     "bedroom", "bridge", "church_outdoor", "classroom", "conference_room", "dining_room",
     "kitchen", "living_room", "restaurant", "tower")]
 # Published with pix2pix and CycleGAN; a name of both is two sets, for load_pairs and load_unpaired.
-# Of an archive, what is known: its bytes, as its server announced them to others (cityscapes: an
-# earlier server), or its SHA-256, as TensorFlow Datasets records it.
+# Of an archive, what is known: its bytes, as its server has announced them (cityscapes: an earlier
+# server), or the first 16 digits of its SHA-256, as TensorFlow Datasets records it.
 BERKELEY = "http://efrosgans.eecs.berkeley.edu"
 PAIRED = {"facades": 30_168_306, "maps": 250_242_400, "edges2shoes": None, "edges2handbags": None,
           "cityscapes": 103_441_232, "night2day": None}
 UNPAIRED = {
-    "horse2zebra": "a74d9d392eecca9966b51287a76ca126af473d9de4f3e8fc0e9cda08fa1730a1",
-    "apple2orange": "845a191e9af8926408ea597001cd03a452e3300a1f44a79fe329b3d59f6e3eb8",
-    "summer2winter_yosemite": "167fe1726807a9d22bd106b4a6c0bd7953b688af924ac1bf967439c4961e49f9",
-    "monet2photo": "88f91b00fc228f97c9411fbf1880ec1d119c98f1722e4cfcfaa2fb35fac05b04",
-    "cezanne2photo": "3a6c10ca21f9485862f1cbd707744b9dc258954a04631271d23a3605eeb63cff",
-    "ukiyoe2photo": "02a2a2fb5ecf425ca1bf86aca7304377da64a2a1d3b86df54eb65e4068bf3b08",
-    "vangogh2photo": "362c3473e70be0944bda08d49d660eafdc2854df55d697835b8186d1d79caaff",
-    "maps": "639534f69dbf9f36bef8d6292a7698006361221f83f0285d7c9ca78afe6e8a9e",
-    "facades": "9a31ebf3a31b9b5cd195dd5bf62e9308e00cb94604d1019e3889ac84248695c0",
-    "cityscapes": "d2f6910fd056c1ee9873777ae838e7ac4a2c833598ae62a04188e5ab2f4ea036",
-    "iphone2dslr_flower": "8fcb5e374d631b107e1d961b8c4cd0a186aa2a4ff3e279923f4c426128de7113",
-    "ae_photos": None,
-}
+    "horse2zebra": "a74d9d392eecca99", "apple2orange": "845a191e9af89264",
+    "summer2winter_yosemite": "167fe1726807a9d2", "monet2photo": "88f91b00fc228f97",
+    "cezanne2photo": "3a6c10ca21f94858", "ukiyoe2photo": "02a2a2fb5ecf425c",
+    "vangogh2photo": "362c3473e70be094", "maps": "639534f69dbf9f36", "facades": "9a31ebf3a31b9b5c",
+    "cityscapes": "d2f6910fd056c1ee", "iphone2dslr_flower": "8fcb5e374d631b10", "ae_photos": None}
 MAX_BYTES = 20 * 2**30  # of an archive, packed and unpacked; edges2handbags has 8.6 GB
 
 
@@ -88,16 +81,20 @@ def torchvision_set(name: str, root: Path, split: str, labels: bool
     return x, torch.as_tensor(y).long(), classes
 
 
-def celeba_folder(root: Path) -> Path:
-    """Holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt."""
+def celeba_files(root: Path, split: str) -> tuple[list[Path], Path]:
+    """The pictures of a split, and the list of their attributes."""
     folder = root / "celeba"
-    if not ((folder / "img_align_celeba").is_dir() and (folder / "list_attr_celeba.txt").is_file()
-            and (folder / "list_eval_partition.txt").is_file()):
-        fail(f"{folder}: looked for img_align_celeba/, list_attr_celeba.txt and "
-             "list_eval_partition.txt: get them from "
-             "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (Google Drive allows no download "
-             "by programs)")
-    return folder
+    pictures, listed = folder / "img_align_celeba", folder / "list_attr_celeba.txt"
+    partition = folder / "list_eval_partition.txt"
+    if not (pictures.is_dir() and listed.is_file() and partition.is_file()):
+        fail(f"{folder}: looked for {pictures.name}/, {listed.name} and {partition.name}: get them "
+             "from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (Google Drive allows no "
+             "download by programs)")
+    rows = cells(partition)
+    if wrong := [row for row in rows if len(row) != 2]:
+        fail(f"{partition}: looked for a name and 0, 1 or 2 in each line, and saw {wrong[0]}")
+    part = "0" if split == "train" else "2"
+    return [pictures / name for name, number in rows if number == part], listed
 
 
 def lsun_folder(name: str, root: Path, split: str) -> Path:
@@ -143,7 +140,7 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def _download(url: str, file: Path, known: int | str | None) -> None:
-    """known: the size in bytes, or the SHA-256, if there is one."""
+    """known: the size in bytes, or the beginning of the SHA-256, or nothing."""
     with urlopen(url, timeout=60) as answer, open(file, "wb") as f:
         size, live = int(answer.headers["Content-Length"] or 0), sys.stdout.isatty()
         say(f"data: downloading {url}, {size / 1e6:,.0f} MB")
@@ -159,9 +156,9 @@ def _download(url: str, file: Path, known: int | str | None) -> None:
             say("\r\x1b[K", end="")
         if f.tell() < size:  # a connection that breaks looks like an end
             raise OSError(f"cut off after {f.tell():,} of {size:,} bytes")
-        if known not in (None, f.tell(), digest.hexdigest()):
-            raise OSError(f"{f.tell():,} bytes with SHA-256 {digest.hexdigest()}, not the archive "
-                          f"that is known, {known}")
+        if known not in (None, f.tell(), digest.hexdigest()[:16]):
+            raise OSError(f"{f.tell():,} bytes, SHA-256 {digest.hexdigest()}, where {known} is "
+                          "known of it")
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -286,6 +286,11 @@ def read_photo(size, channels, white, path):
         return images.read_image(path, size, channels, white),
 
 
+def read_both(size, channels, whites, path):
+    with _blame(path):
+        return images.read_halves(path, size, channels, whites[0])
+
+
 def read_whole(size, channels, white, files, row):
     """A picture to take crops from."""
     with _blame(files[row]):
@@ -296,28 +301,25 @@ def read_whole(size, channels, white, files, row):
     return x
 
 
+def read_several(whole, rows):
+    return [whole(row) for row in rows.tolist()],
+
+
 def one_drawn(read, row):
     return read(np.array([row]))[0][0]
 
 
 def read_two(size, channels, whites, *paths):
     """Two files of one thing. Of other proportions, the squares in their middles would not be."""
-    pictures, sizes = [], []
+    both = []
     for path, white in zip(paths, whites, strict=True):
         with _blame(path):
-            x, size_of_file = images.read_upright(path, size, channels, white)
-        pictures.append(x)
-        sizes.append(size_of_file)
-    (h, w), (g, v) = sizes
+            both.append(images.read_upright(path, size, channels, white))
+    (a, (h, w)), (b, (g, v)) = both
     if abs(w * g - h * v) > max(h, w, g, v):  # more than rounding a side to whole pixels
         raise BadFile(str(paths[1]), f"{v}x{g}, where {paths[0]} is {w}x{h}: the two of a pair "
                       "have the same proportions")
-    return tuple(pictures)
-
-
-def read_both(size, channels, whites, path):
-    with _blame(path):
-        return images.read_halves(path, size, channels, whites[0])
+    return a, b
 
 
 def read_labelled(size, channels, white, n_classes, ignore, photo, label, *instances):
