@@ -172,10 +172,18 @@ class _Reader:
 
 
 def _outlive_signals(_: int) -> None:
-    """In a worker: Ctrl-C and SIGTERM reach all processes, and the main one has yet to save. Then
-    it ends the workers; should it not, a second SIGTERM does."""
+    """In a worker: Ctrl-C and SIGTERM reach all processes, and the main one has yet to save. Of its
+    own SIGTERM a worker dies, or the end of the program would wait for it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
+    if hasattr(signal, "sigwaitinfo"):  # Linux: it tells who sent it
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _obey_parent() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _to(x: torch.Tensor, device: torch.device) -> torch.Tensor:
