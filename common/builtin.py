@@ -4,16 +4,14 @@
     faces([3, 1, 4], size=64, want=("image", "label_map", "attributes"))
 
 An item is a function of (seed, index) alone, bit for bit: not of the batch it is asked for in,
-and its parameters not of the size, so a face at 256 pixels is the face at 32. Two rules keep it
-so. Each index has its own generator, whose uniforms become shape parameters through elementwise
-float64 arithmetic. Pixels are computed in float32 by correctly rounded operations only
-(+ - * / 1/sqrt abs min max floor): an exp or sin may differ in its last bit between the vectorised
-body of a batch and its scalar tail.
+and its parameters not of the size. Each index has its own generator, whose uniforms become shape
+parameters through elementwise float64 arithmetic; pixels are computed in float32 by correctly
+rounded operations only (+ - * / 1/sqrt abs min max floor): an exp or sin may differ in its last bit
+between the vectorised body of a batch and its scalar tail.
 
 Shapes are signed distances, negative inside, whose zero crossing becomes an edge one pixel wide.
 Coordinates run from -1 to 1 across the picture, y downwards.
 """
-
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -27,12 +25,12 @@ from torch import Tensor
 Index = Sequence[int] | Tensor
 
 
-# ---- Random numbers -----------------------------------------------------------------------------
+# Random numbers
 
 def _uniforms(seed: int, index: list[int], count: int) -> np.ndarray:
     """(n, count) numbers in [0, 1): row i from the generator of (seed, index[i])."""
     rows = [np.random.default_rng([seed, i]).random(count) for i in index]
-    return np.stack(rows) if rows else np.zeros((0, count))
+    return np.array(rows).reshape(-1, count)
 
 
 def _cos_sin(angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +44,7 @@ def _planes(values: np.ndarray) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))[..., None, None]
 
 
-# ---- Shapes: signed distances at the points x, y ------------------------------------------------
+# Shapes: signed distances at the points x, y
 
 def _grid(size: int) -> tuple[Tensor, Tensor]:
     """Pixel centres: x (1, 1, w), y (1, h, 1)."""
@@ -57,8 +55,7 @@ def _grid(size: int) -> tuple[Tensor, Tensor]:
 
 
 def _root(square: Tensor) -> Tensor:
-    """Square root. Not by Tensor.sqrt: that asks MKL, which has threads of its own, and starting
-    them for a small tensor takes a thousand times as long as its square roots."""
+    """Not by Tensor.sqrt: starting MKL's own threads takes a thousand times as long."""
     return square * square.clamp_min(1e-12).rsqrt_()
 
 
@@ -115,11 +112,8 @@ def _bytes(image: Tensor) -> Tensor:
 
 
 def _in_chunks(draw: Callable[[slice], None], n: int, chunk: int) -> None:
-    """draw(slice of 0 .. n) for chunks small enough for the cache, each by one thread.
-
-    Not by torch's threads, which share out every single operation: these take microseconds, and
-    on a busy machine each would wait for the slowest thread (measured: ten times slower).
-    """
+    """draw(slice of 0 .. n) for chunks small enough for the cache, each by one thread. Torch's own
+    would share out every operation, and wait for the slowest (measured: ten times slower)."""
     parts = [slice(i, i + max(1, chunk)) for i in range(0, n, max(1, chunk))]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -130,14 +124,13 @@ def _in_chunks(draw: Callable[[slice], None], n: int, chunk: int) -> None:
         torch.set_num_threads(threads)
 
 
-# ---- Digits -------------------------------------------------------------------------------------
+# Digits
 
 DIGIT_FACTORS = ("slant", "rotation", "thickness", "scale", "aspect", "shift_x", "shift_y",
                  "taper", "variant")
 
-# Per class, the ways people write it; per way, the strokes; per stroke, the points the pen passes
-# as "x,y" in hundredths. A stroke is a smooth spline: a corner is where one ends and another
-# starts. One that ends where it starts closes smoothly.
+# Per class, the ways people write it; per way, the strokes, smooth splines; per stroke, the points
+# the pen passes as "x,y" in hundredths. One that ends where it starts closes smoothly.
 SKELETONS = (
     # 0: wide, narrow, crossed at the top
     (("10,-100 -42,-68 -60,5 -38,78 5,100 45,70 60,0 44,-70 10,-100",),
@@ -186,11 +179,8 @@ SEGMENTS = 28  # of a digit's polyline: enough that the corners do not show at 2
 
 
 def _spline(stroke: str, pieces: int) -> tuple[np.ndarray, np.ndarray]:
-    """A stroke's points (k, 2) and the (pieces + 1, k) weights of them on a curve through them.
-
-    The curve is a uniform Catmull-Rom spline, linear in its points: jitter the points, apply the
-    weights, and the curve moves smoothly.
-    """
+    """A stroke's points (k, 2) and the (pieces + 1, k) weights of them on a uniform Catmull-Rom
+    spline through them: jitter the points, and the curve moves smoothly."""
     points = np.array([[int(v) / 100 for v in pair.split(",")] for pair in stroke.split()])
     k = len(points)
     eye = np.eye(k)
@@ -262,13 +252,12 @@ EDGE = 1.5  # pixels of 28 from ink to paper: soft, like MNIST's scans
 
 
 def digits(index: Index, size: int = 32, seed: int = 0) -> dict[str, Tensor]:
-    """Handwritten digits, white ink on black as in MNIST.
+    """Handwritten digits, white ink on black as in MNIST, of any integers >= 0, in any order.
 
-    index: any integers >= 0, in any order. The class is index % 10, all else is random.
-    Returns "image" uint8 (n, 1, size, size), "label" int64 (n,), "factors" float32
+    Returns "image" uint8 (n, 1, size, size), "label" int64 (n,), index % 10, "factors" float32
     (n, len(DIGIT_FACTORS)): slant (shear) and rotation (radians), thickness (pen width in 28ths
     of the picture), scale, aspect (width), shift_x and shift_y (1 is half a picture), taper (how
-    the pen's pressure grows along the digit), variant (which of the class's skeletons).
+    the pen's pressure grows), variant (which skeleton).
     """
     x, y = _grid(size)
     index = np.asarray(index, dtype=np.int64).tolist()
@@ -288,7 +277,7 @@ def digits(index: Index, size: int = 32, seed: int = 0) -> dict[str, Tensor]:
             "factors": torch.from_numpy(factors.astype(np.float32))}
 
 
-# ---- Faces --------------------------------------------------------------------------------------
+# Faces
 
 ATTRIBUTES = ("smiling", "open_mouth", "glasses", "beard", "hat", "long_hair", "earrings",
               "dark_hair", "blond_hair", "red_hair")
@@ -398,7 +387,6 @@ def _face_parameters(seed: int, index: list[int]) -> tuple[dict, np.ndarray, np.
 
 class _Sheet:
     """The drawings of n faces in progress: those wanted of colour, outline, flat, label map."""
-
     def __init__(self, n: int, size: int, px: Tensor, want: Sequence[str]):
         self.size, self.px = size, px  # px (n, 1, 1): pixels per unit of the faces' coordinates
         self.pen = (0.011 * px).clamp_min(0.5)  # half a line's width in pixels
@@ -489,7 +477,6 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         sheet.image += p.wall
         mix(everywhere, p.wall_too, way)
         mix(everywhere, white, glow.clamp_min_(0).square_() * 0.45)
-
     if sheet.flat is not None:
         sheet.flat += (p.wall + p.wall_too) / 2
 
@@ -683,15 +670,12 @@ def faces(index: Index, size: int = 64, seed: int = 0,
           want: Sequence[str] = ("image",)) -> dict[str, Tensor]:
     """Cartoon portraits with everything that is known about them.
 
-    index: any integers >= 0, in any order. want: which of these to draw, all of the same face:
-    "image" uint8 (n, 3, size, size), in colour;
-    "pencil" uint8 (n, 3, size, size), as a pencil drawing;
-    "outline" uint8 (n, 1, size, size), black lines on white;
-    "flat" uint8 (n, 3, size, size), each part in one colour, without light, shadow or pattern;
-    "label_map" uint8 (n, size, size), the part each pixel shows, an index into PARTS;
-    "attributes" uint8 (n, len(ATTRIBUTES)), 0 or 1, independent of each other but for the three
-    hair colours, of which a face has at most one;
-    "label" int64 (n,), what is on the head, an index into FACE_CLASSES.
+    index: any integers >= 0, in any order. want: which of these to draw, all of the same face, and
+    all uint8 but for "label", int64 (n,), what is on the head, an index into FACE_CLASSES:
+    "image", "pencil", "flat" (n, 3, size, size), in colour, as a pencil drawing, each part in one
+    colour, without light, shadow or pattern; "outline" (n, 1, size, size), black lines on white;
+    "label_map" (n, size, size), the part each pixel shows, an index into PARTS; "attributes"
+    (n, len(ATTRIBUTES)), 0 or 1, independent but for the hair colours, of which there is one or none.
     """
     if unknown := [w for w in want if w not in DRAWINGS]:
         raise ValueError(f"want: {unknown} unknown, choose from {', '.join(DRAWINGS)}")
@@ -704,8 +688,7 @@ def faces(index: Index, size: int = 64, seed: int = 0,
     out = {w: known[w] if w in known
            else torch.empty(len(index), *shapes[w], dtype=torch.uint8) for w in want}
     drawn = [w for w in want if w in shapes]
-    # Of one class, most of a chunk's faces lack the same things, which are then skipped.
-    order = np.argsort(label, kind="stable")
+    order = np.argsort(label, kind="stable")  # of one class, most of a chunk lack the same things
 
     def draw(part: slice) -> None:
         rows = order[part]
@@ -713,6 +696,5 @@ def faces(index: Index, size: int = 64, seed: int = 0,
         for name, picture in _draw_faces(lots, x, y, drawn).items():
             out[name][torch.from_numpy(rows)] = picture
 
-    if drawn:
-        _in_chunks(draw, len(index), 2**17 // size**2)
+    _in_chunks(draw, len(index) if drawn else 0, 2**17 // size**2)
     return out

@@ -14,7 +14,6 @@ lies; split, "train" or "test"; device; workers; and skip_bad, to leave unreadab
 of stopping, later too: see Data. A folder of your own without such splits is what it is: there
 "test" yields what "train" does, and the set's own split says "train".
 """
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -93,7 +92,17 @@ def _find(data, size: int, root, split: str, labels: bool) -> _Found:
     if data == "celeba" and not labels:
         return _celeba(size, place(root or ROOT), split, with_attributes=False)
     if data in LSUN and not labels:
-        return _lsun(data, size, place(root or ROOT), split)
+        base = str(published.lsun_folder(data, place(root or ROOT), split))
+        try:
+            with stream.entries_of(base) as entries:
+                keys = list(entries.cursor().iternext(keys=True, values=False))
+        except ImportError:
+            fail(f"{data} needs the package lmdb: pip install lmdb")
+        except BadFile as e:
+            fail(str(e))
+        # Not checked: decoding three million pictures would delay each start by an hour.
+        read = partial(stream.read_lmdb, base, keys, size)
+        return _Found(len(keys), read, 3, checked=True, split=split)
     folder = _folder(data, "classes" if labels else "images")
     if not labels:
         return _of_files(folders.images_of_one_split(folder), size)
@@ -103,7 +112,7 @@ def _find(data, size: int, root, split: str, labels: bool) -> _Found:
 
 def _of_files(files: list[Path], size: int, tables=(), **more) -> _Found:
     channels, white = folders.look_at(files)
-    one = partial(stream.read_photo, size, channels, white)
+    one = partial(stream.read_file, images.read_image, size, channels, white)
     read = partial(stream.read_files, [(file,) for file in files], one, tables)
     return _Found(len(files), read, channels, **more)
 
@@ -131,20 +140,6 @@ def _celeba(size: int, root: Path, split: str, with_attributes: bool) -> _Found:
         return _of_files(files, size, split=split)
     names, table = folders.attributes_of(files, listed)
     return _of_files(files, size, (table,), attributes=names, split=split)
-
-
-def _lsun(name: str, size: int, root: Path, split: str) -> _Found:
-    folder = str(published.lsun_folder(name, root, split))
-    try:
-        with stream.entries_of(folder) as entries:
-            keys = list(entries.cursor().iternext(keys=True, values=False))
-    except ImportError:
-        fail(f"{name} needs the package lmdb: pip install lmdb")
-    except BadFile as e:
-        fail(str(e))
-    # Not checked: decoding three million pictures would delay each start by an hour.
-    return _Found(len(keys), partial(stream.read_lmdb, folder, keys, size), 3, checked=True,
-                  split=split)
 
 
 # Loading
@@ -202,11 +197,13 @@ def load_pairs(data, size: int, *, root=None, split: str = "train", **how) -> Da
     places, split = (folders.two_folders(folder, split)
                      or folders.find_split(folder, split, ("{}",)) or ([folder], "train"))
     if len(places) == 2:
-        files, one = folders.by_stem(*places), stream.read_two
+        files, one = folders.by_stem(*places), partial(stream.read_two, size)
     else:
-        files, one = [(file,) for file in folders.images_below(*places)], stream.read_both
+        files = [(file,) for file in folders.images_below(*places)]
+        one = partial(stream.read_file, images.read_halves, size)
     channels, whites = zip(*map(folders.look_at, zip(*files, strict=True)), strict=True)
-    read = partial(stream.read_files, files, partial(one, size, max(channels), whites), ())
+    one = partial(one, max(channels), whites if len(places) == 2 else whites[0])
+    read = partial(stream.read_files, files, one, ())
     found = _Found(len(files), read, max(channels), split=split, pictures=("A", "B"))
     return _load(found, data, size, **how)
 
@@ -270,10 +267,6 @@ def _largest_id(ignore: int | None, label: Path) -> int:
     return int(y.max() if ignore is None else torch.where(y == ignore, 0, y).max())
 
 
-def _pixels(file: Path) -> int:
-    return math.prod(images.image_size(file))
-
-
 def _try(function: Callable, *args) -> int:
     try:
         return function(*args)
@@ -296,7 +289,7 @@ def load_crops(data, size: int, *, root=None, split: str = "train", **how) -> Da
         channels, white = folders.look_at(files)
         whole = partial(stream.read_whole, size, channels, white, files)
         found = _Found(len(files), partial(stream.read_several, whole), channels, whole=whole,
-                       n_bytes=channels * sum(map(partial(_try, _pixels), files)))
+                       n_bytes=channels * sum(map(partial(_try, images.n_pixels), files)))
     return _load(found, data, size, **how)
 
 

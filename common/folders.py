@@ -98,15 +98,14 @@ def classes_of(folder: Path) -> tuple[list[Path], torch.Tensor, list[str]]:
     splits = [top for top in tops if top.lower() in SPLITS["train"] + SPLITS["test"]]
     saw = (f"{folder}: looked for two or more class folders, each of the images of one class, "
            f"and saw {len(images):,} images")
-    if not tops:
-        fail(f"{saw} directly in it: put those of each class into a folder of its name "
-             "(cgan/README.md: from a csv file)")
+    if len(places) == 1:
+        fail(f"{saw} in one folder, {folder.joinpath(*places[0])}: put those of each class into a "
+             "folder of its name (cgan/README.md: from a csv file)")
     if () in places:
         fail(f"{saw}, some of them directly in it and some in sub-folders ({some(tops)}): move "
              "one kind away")
     if splits or len(tops) == 1:
-        training = [top for top in splits if top.lower() in SPLITS["train"]]
-        top = folder / (training or splits or tops)[0]
+        top = folder / sorted(splits or tops, key=lambda top: top.lower() not in SPLITS["train"])[0]
         inner = os.path.commonpath([image.parent for image in images if top in image.parents])
         fail(f"{saw} below {some(tops)}: images lie deeper, --data {inner}")
     if deep := [parts for parts in places if len(parts) > 1]:

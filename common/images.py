@@ -77,6 +77,10 @@ def image_size(path) -> tuple[int, int]:
         return im.height, im.width
 
 
+def n_pixels(path) -> int:
+    return math.prod(image_size(path))
+
+
 def read_image(path, size: int | None = None, channels: int = 3, white: dict | None = None
                ) -> torch.Tensor:
     """One picture, uint8 (channels, h, w): h = w = `size`, or as it is where `size` is None.
@@ -119,10 +123,8 @@ def read_halves(path, size: int, channels: int = 3, white: dict | None = None
 
 
 def read_ids(path, size: int | None = None) -> torch.Tensor:
-    """A label map, int32 (h, w): the ids of the pixels, of a palette picture the indices.
-
-    Cropped like read_image, and resized by nearest neighbour, for there is nothing between two
-    ids. Raises OSError or ValueError with a short reason.
+    """A label map, int32 (h, w): the ids of the pixels, of a palette picture the indices. Cropped as
+    by read_image, resized by nearest neighbour: there is nothing between two ids. Errors likewise.
     """
     with _reading(path) as im:
         if im.mode not in ("1", "L", "P", "I") and not im.mode.startswith("I;16"):
@@ -213,14 +215,9 @@ def to_uint8(x: torch.Tensor) -> torch.Tensor:
     return ((x.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def to_pil(x: torch.Tensor) -> Image.Image:
-    """One picture (c, h, w) in [-1, 1], on any device, for Pillow: "L" or "RGB"."""
-    return _to_image(to_uint8(x).cpu())
-
-
 def write_image(path, x: torch.Tensor) -> None:
     """One picture (c, h, w) in [-1, 1]; the suffix of `path` is the format."""
-    _save(path, to_pil(x), quality=95)  # of JPEG and WebP; the others know no such option
+    _save(path, _to_image(to_uint8(x).cpu()), quality=95)  # of JPEG and WebP; the others know no such option
 
 
 def grid(x: torch.Tensor, n_cols: int = 8, pad: int = 2, captions: Sequence[str] | None = None,
@@ -236,14 +233,15 @@ def grid(x: torch.Tensor, n_cols: int = 8, pad: int = 2, captions: Sequence[str]
         raise ValueError(f"{len(captions)} captions for {n_rows} rows")
     h, w = h * scale, w * scale
     font = ImageFont.load_default(min(18, max(9, h // 4)))
-    captions = [text if _has_letters(font, text) else str(i)
+    missing = bytes(font.getmask("\uffff"))  # the empty box that is drawn for it
+    captions = [str(i) if missing in (bytes(font.getmask(letter)) for letter in text) else text
                 for i, text in enumerate(captions or ())]
     margin = 8 + round(max(map(font.getlength, captions))) if captions else 0
     sheet = Image.new("L" if c == 1 else "RGB",
                       (margin + pad + n_cols * (w + pad), pad + n_rows * (h + pad)), "white")
-    for i, picture in enumerate(x):
+    for i, picture in enumerate(to_uint8(x).cpu()):
         row, col = divmod(i, n_cols)
-        sheet.paste(to_pil(picture).resize((w, h), Image.Resampling.NEAREST),
+        sheet.paste(_to_image(picture).resize((w, h), Image.Resampling.NEAREST),
                     (margin + pad + col * (w + pad), pad + row * (h + pad)))
     for row, text in enumerate(captions):
         ImageDraw.Draw(sheet).text((margin - 4, pad + row * (h + pad) + h // 2), text, "black",
@@ -251,23 +249,15 @@ def grid(x: torch.Tensor, n_cols: int = 8, pad: int = 2, captions: Sequence[str]
     return sheet
 
 
-def _has_letters(font, text: str) -> bool:
-    missing = bytes(font.getmask("\uffff"))  # what is drawn for it: an empty box
-    return all(bytes(font.getmask(letter)) != missing for letter in text)
-
-
 def save_grid(path, x: torch.Tensor, n_cols: int = 8, pad: int = 2,
               captions: Sequence[str] | None = None, scale: int = 1) -> None:
-    """Writes grid(...) to `path`."""
     _save(path, grid(x, n_cols, pad, captions, scale))
 
 
 def save_gif(path, frames: Sequence, seconds: float = 0.12, hold: float = 2.0) -> None:
-    """A film of `frames`: paths or PIL images of one size, `seconds` each, the last for `hold`.
-
-    Of more than MAX_FRAMES an evenly spaced choice is shown, the first and the last among them.
-    Raises ValueError for no frames, or frames of two sizes.
-    """
+    """A film of `frames`: paths or PIL images of one size, `seconds` each, the last for `hold`; of
+    more than MAX_FRAMES, an even choice with the first and the last. ValueError where there are
+    none, or of two sizes."""
     if not len(frames):
         raise ValueError("a GIF of no frames")
     chosen = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int)
@@ -353,10 +343,9 @@ def _panel(x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> Image.Image:
 
 def _number(cell: str) -> float:
     try:
-        value = float(cell)
+        return float(cell) if np.isfinite(float(cell)) else np.nan
     except ValueError:
-        return float("nan")
-    return value if np.isfinite(value) else float("nan")
+        return np.nan
 
 
 def _span(values: np.ndarray, cut: float, room: float) -> tuple[float, float]:

@@ -33,7 +33,7 @@ class Data:
     images, 1 or 3. classes, attributes: their names, or empty.
 
     Reading a streamed set may raise BadFile, for a file may vanish at any time. With skip_bad the
-    next good example takes the place of a bad one.
+    next good example takes its place.
     """
 
     def __init__(self, read: Callable, rows: np.ndarray, name: str, size: int, channels: int,
@@ -143,10 +143,8 @@ class Data:
 
 class _Reader:
     """What a DataLoader calls, perhaps in another process: item `rows` is one whole batch, or the
-    BadFile in it, which would lose its two parts if it were raised there.
-
-    spare: the rows of which the next good one takes the place of a bad one.
-    """
+    BadFile in it, which would lose its two parts if it were raised there. spare: the rows of which
+    the next good one takes the place of a bad one."""
 
     def __init__(self, read: Callable, spare: np.ndarray | None):
         self.read, self.spare = read, spare
@@ -240,17 +238,16 @@ def read_arrays(x, tables, size, rows):
 
 def read_drawn(draw, first, fields, rows):
     drawn = draw([first + int(row) for row in rows])
-    return tuple(_field(drawn, name) for name in fields)
 
+    def stored(name):  # see Data._finish
+        if name == "painted":
+            return images.PALETTE[drawn["label_map"].long()].permute(0, 3, 1, 2)
+        x = drawn[name]
+        if name == "outline":
+            return x.expand(-1, 3, -1, -1)  # the channels of the portrait
+        return x.int() if name == "label_map" else x.float() if name == "attributes" else x
 
-def _field(drawn, name):
-    """A field of builtin.faces or digits in storage form, see Data._finish."""
-    if name == "painted":
-        return images.PALETTE[drawn["label_map"].long()].permute(0, 3, 1, 2)
-    x = drawn[name]
-    if name == "outline":
-        return x.expand(-1, 3, -1, -1)  # the channels of the portrait
-    return x.int() if name == "label_map" else x.float() if name == "attributes" else x
+    return tuple(map(stored, fields))
 
 
 _LMDB = threading.Lock()
@@ -289,14 +286,10 @@ def read_crops(whole, size, places):
     return torch.stack(crops),
 
 
-def read_photo(size, channels, white, path):
+def read_file(function, size, channels, white, path):
     with _blame(path):
-        return images.read_image(path, size, channels, white),
-
-
-def read_both(size, channels, whites, path):
-    with _blame(path):
-        return images.read_halves(path, size, channels, whites[0])
+        x = function(path, size, channels, white)
+    return x if isinstance(x, tuple) else (x,)
 
 
 def read_whole(size, channels, white, files, row):

@@ -124,8 +124,8 @@ def test_a_missing_folder_names_its_path_and_the_nearest_name(tmp_path, monkeypa
 @pytest.mark.parametrize("loader, names, told", [
     ("images", [], "no file at all"), ("labelled", [], "no file at all"),
     ("crops", ["a.txt", "b.txt", "c.mp4"], "2 .txt, 1 .mp4"),
-    ("labelled", ["x/a.png", "x/b.png"], "2 images below x: images lie deeper, --data {}/x"),
-    ("labelled", ["x/y/a.png"], "--data {}/x/y"),
+    ("labelled", ["x/a.png", "x/b.png"], "2 images in one folder, {}/x: put those of each class"),
+    ("labelled", ["x/y/a.png", "x/z/a.png"], "2 images below x: images lie deeper, --data {}/x"),
     ("labelled", ["Train/a.png", "test/b.png"], "--data {}/Train"),
     ("labelled", ["train/cat/a.png", "train/dog/a.png", "test/cat/b.png"], "--data {}/train"),
     ("labelled", ["a.png", "x/b.png", "y/c.png"], "some in sub-folders (x, y)"),
@@ -155,7 +155,7 @@ def test_a_file_is_no_folder(ten, capsys):
 
 def test_a_flat_folder_has_no_classes(ten, capsys):
     line = error(capsys, data.load_labelled, ten, 8)
-    assert str(ten) in line and "10 images directly in it" in line
+    assert f"10 images in one folder, {ten}: put those of each class into a" in line
 
 
 @pytest.mark.parametrize("size", [0, -3])
