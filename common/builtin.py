@@ -512,15 +512,13 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     at, x, y = on_body(-1.1, 0.6, 1.1, 1.2)
     body = _ellipse(x, y - 1.32, p.shoulders, 0.58)
     paint(at, "clothes", p.clothes, body)
-    if p.striped.any():
-        stripe = ((y * 5 - (y * 5).floor() - 0.5).abs() - 0.25) / 5
-        shade(at, p.trim, torch.maximum(stripe, body), p.striped)
+    stripe = ((y * 5 - (y * 5).floor() - 0.5).abs() - 0.25) / 5
+    shade(at, p.trim, torch.maximum(stripe, body), p.striped)
     opening = torch.where(p.v_neck > 0, x.abs() * 0.85 + (y - 1.0) * 0.53,
                           _ellipse(x, y - 0.72, p.neck + 0.07, 0.13))
-    if p.collar.any():
-        tips = 0.9 * (y - 0.8 - 0.4 * x.abs())
-        d = torch.maximum((opening - 0.065).abs() - 0.085, torch.maximum(tips, 0.68 - y))
-        paint(at, "clothes", p.trim, d, p.collar)
+    tips = 0.9 * (y - 0.8 - 0.4 * x.abs())
+    d = torch.maximum((opening - 0.065).abs() - 0.085, torch.maximum(tips, 0.68 - y))
+    paint(at, "clothes", p.trim, d, p.collar)
     paint(at, "clothes", p.trim, torch.maximum(opening - 0.045, body))
     paint(at, "neck", p.skin, torch.maximum(opening, body - 0.03))
     if sheet.image is not None:
@@ -541,12 +539,11 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         mix(at, p.dim_skin, cover * (0.15 + p.light * x * 1.4 + y * 0.25).clamp_(0, 0.8))
         cheek = 1 - ((x.abs() - 0.25).square() + (y - 0.2).square()) * 70
         mix(at, p.lips, cover * cheek.clamp_min_(0) * p.blush)
-    if p.beard.any():
-        full = torch.maximum(face - 0.025, above(x, -y, -0.19, 0, 1.1, 9))
-        moustache = _lens(x, y - p.mouth_y + 0.06, 0.16, -0.035, -0.01) - 0.022
-        goatee = torch.minimum(moustache, _ellipse(x, y - 0.49, 0.13, 0.12))
-        d = torch.where(p.goatee > 0, goatee, full)
-        paint(at, "beard", p.hair * 0.85, d, p.beard)
+    full = torch.maximum(face - 0.025, above(x, -y, -0.19, 0, 1.1, 9))
+    moustache = _lens(x, y - p.mouth_y + 0.06, 0.16, -0.035, -0.01) - 0.022
+    goatee = torch.minimum(moustache, _ellipse(x, y - 0.49, 0.13, 0.12))
+    d = torch.where(p.goatee > 0, goatee, full)
+    paint(at, "beard", p.hair * 0.85, d, p.beard)
 
     # Nose and mouth
     at, x, y = on_head(-0.2, -0.1, 0.2, 0.3)
@@ -555,13 +552,12 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     paint(at, "nose", p.dim_skin * 0.93, d)
     shade(at, p.skin, _circle(x + p.light * 0.02, y - p.nose_y + 0.012, 0.022), 0.7)
     at, x, y = on_head(-0.3, 0.1, 0.3, 0.6)
-    x, y = x, y - p.mouth_y
+    y = y - p.mouth_y
     mouth = _lens(x, y, p.mouth_w, p.lip_top, p.lip_bottom)
     paint(at, "mouth", p.lips * 0.85, mouth - p.lip, ink=True)
-    if p.open_mouth.any():
-        paint(at, "mouth", black, mouth, p.open_mouth, ink=True)
-        teeth = torch.maximum(mouth, y - p.lip_top - 0.055)
-        paint(at, "mouth", white, teeth, p.open_mouth)
+    paint(at, "mouth", black, mouth, p.open_mouth, ink=True)
+    teeth = torch.maximum(mouth, y - p.lip_top - 0.055)
+    paint(at, "mouth", white, teeth, p.open_mouth)
 
     # Hair before the head
     if p.hairy.any():
@@ -590,7 +586,7 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
 
     # Eyes and brows: over the hair, so that no fringe hides them
     at, x, y = on_head(-0.4, -0.25, 0.4, 0.25)
-    x, y = x, y - p.eye_y
+    y = y - p.eye_y
     x = torch.where(x < 0, x + p.eye_x, x - p.eye_x)
     lid = -p.eye_h * p.lid - y
     white_of_eye = torch.maximum(_ellipse(x, y, p.eye_w, p.eye_h), lid)
@@ -609,11 +605,10 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     paint(at, "eyebrow", p.hair * 0.62, d, ink=True)
 
     # What is worn on the head
-    if p.earrings.any():
-        at, x, y = on_head(-0.62, 0.1, 0.62, 0.4)
-        x, y = x.abs() - p.head - 0.03, y - 0.22
-        d = torch.where(p.hoop > 0, _circle(x, y - 0.03, 0.055).abs() - 0.02, _circle(x, y, 0.045))
-        paint(at, "earring", p.gold, d, p.earrings)
+    at, x, y = on_head(-0.62, 0.1, 0.62, 0.4)
+    x, y = x.abs() - p.head - 0.03, y - 0.22
+    d = torch.where(p.hoop > 0, _circle(x, y - 0.03, 0.055).abs() - 0.02, _circle(x, y, 0.045))
+    paint(at, "earring", p.gold, d, p.earrings)
     if p.hat.any():
         at, x, y = on_head(-0.95, -1.0, 0.95, 0.0)
         crown = skull(x, y, p.volume + 0.04)
@@ -631,15 +626,14 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
             paint(at, "hat", p.hat_colour, top, p.sun_hat)
             paint(at, "hat", p.ribbon, torch.maximum(top, -0.46 - y), p.sun_hat)
             paint(at, "hat", p.hat_colour, _ellipse(x, y + 0.31, p.head + 0.34, 0.10), p.sun_hat)
-    if p.glasses.any():
-        at, x, y = on_head(-0.62, -0.25, 0.62, 0.25)
-        x, y = x.abs(), y - p.eye_y
-        lens = _box(x - p.eye_x, y, p.lens_w, p.lens_h, torch.minimum(p.lens_w, p.lens_h) * p.round)
-        bridge = _segment(x, y, 0, -0.03, p.eye_x - p.lens_w, -0.02, p.frame_w, p.frame_w)
-        arm = _segment(x, y, p.eye_x + p.lens_w, -0.03, p.head + 0.04, -0.04, 0.02, 0.02)
-        shade(at, white, lens, p.glasses * 0.16)
-        d = torch.minimum(lens.abs() - p.frame_w, torch.minimum(bridge, arm))
-        paint(at, "glasses", p.frame, d, p.glasses, ink=True)
+    at, x, y = on_head(-0.62, -0.25, 0.62, 0.25)
+    x, y = x.abs(), y - p.eye_y
+    lens = _box(x - p.eye_x, y, p.lens_w, p.lens_h, torch.minimum(p.lens_w, p.lens_h) * p.round)
+    bridge = _segment(x, y, 0, -0.03, p.eye_x - p.lens_w, -0.02, p.frame_w, p.frame_w)
+    arm = _segment(x, y, p.eye_x + p.lens_w, -0.03, p.head + 0.04, -0.04, 0.02, 0.02)
+    shade(at, white, lens, p.glasses * 0.16)
+    d = torch.minimum(lens.abs() - p.frame_w, torch.minimum(bridge, arm))
+    paint(at, "glasses", p.frame, d, p.glasses, ink=True)
 
     if sheet.image is not None:  # one soft light over all, from the side that the face is lit from
         sheet.image *= (1 - 0.08 * p.light * all_x - 0.05 * all_y)[:, None]
@@ -675,7 +669,7 @@ def faces(index: Index, size: int = 64, seed: int = 0,
     "image", "pencil", "flat" (n, 3, size, size), in colour, as a pencil drawing, each part in one
     colour, without light, shadow or pattern; "outline" (n, 1, size, size), black lines on white;
     "label_map" (n, size, size), the part each pixel shows, an index into PARTS; "attributes"
-    (n, len(ATTRIBUTES)), 0 or 1, independent but for the hair colours, of which there is one or none.
+    (n, len(ATTRIBUTES)), 0 or 1, independent but for the hair colours, of which none has two.
     """
     if unknown := [w for w in want if w not in DRAWINGS]:
         raise ValueError(f"want: {unknown} unknown, choose from {', '.join(DRAWINGS)}")

@@ -14,6 +14,7 @@ lies; split, "train" or "test"; device; workers; and skip_bad, to leave unreadab
 of stopping, later too: see Data. A folder of your own without such splits is what it is: there
 "test" yields what "train" does, and the set's own split says "train".
 """
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -267,6 +268,10 @@ def _largest_id(ignore: int | None, label: Path) -> int:
     return int(y.max() if ignore is None else torch.where(y == ignore, 0, y).max())
 
 
+def _n_pixels(file: Path) -> int:
+    return math.prod(images.image_size(file))
+
+
 def _try(function: Callable, *args) -> int:
     try:
         return function(*args)
@@ -289,7 +294,7 @@ def load_crops(data, size: int, *, root=None, split: str = "train", **how) -> Da
         channels, white = folders.look_at(files)
         whole = partial(stream.read_whole, size, channels, white, files)
         found = _Found(len(files), partial(stream.read_several, whole), channels, whole=whole,
-                       n_bytes=channels * sum(map(partial(_try, images.n_pixels), files)))
+                       n_bytes=channels * sum(map(partial(_try, _n_pixels), files)))
     return _load(found, data, size, **how)
 
 
@@ -301,7 +306,9 @@ def _load(found: _Found, data, size: int, device="cpu", workers: int = 0, skip_b
     if size < 1:
         fail(f"--size {size}: looked for a number of pixels, 1 or more")
     device = torch.device(device)
-    example = () if found.whole else _first_good(found)
+    reader = stream.Reader(found.read)
+    tried = (reader[np.array([row])] for row in range(0 if found.whole else found.n))
+    example = next((fields for fields in tried if not isinstance(fields, BadFile)), ())
     n_bytes = found.n_bytes or found.n * sum(field.nbytes for field in example)
     # Its own memory is what the machine reads it into, whatever the device
     free = min(map(stream.free_bytes, (device, torch.device("cpu"))))
@@ -333,19 +340,8 @@ def _load(found: _Found, data, size: int, device="cpu", workers: int = 0, skip_b
             raise
         fail(f"{data}: {found.n:,} examples, {shape}, take {n_bytes / 2**30:.1f} GiB, and {device} "
              f"has no room for them ({str(e).splitlines()[0]}): lower --size")
-    return Data(read, rows, data if data in NAMES else portable(data), size, found.channels,
-                found.classes, found.attributes, device=device, workers=workers, resident=resident,
-                crops=bool(found.whole), split=found.split, skip_bad=skip_bad)
-
-
-def _first_good(found: _Found) -> tuple[torch.Tensor, ...]:
-    """The fields of one example, to know their shapes; empty if every file is bad."""
-    for row in range(found.n):
-        try:
-            return found.read(np.array([row]))
-        except BadFile:
-            continue
-    return ()
+    name = data if data in NAMES else portable(data)
+    return Data(found, read, rows, name, size, device, workers, resident, skip_bad)
 
 
 def _try_all(found: _Found, keep: Callable, data, shape: str, resident: bool, skip_bad: bool

@@ -77,10 +77,6 @@ def image_size(path) -> tuple[int, int]:
         return im.height, im.width
 
 
-def n_pixels(path) -> int:
-    return math.prod(image_size(path))
-
-
 def read_image(path, size: int | None = None, channels: int = 3, white: dict | None = None
                ) -> torch.Tensor:
     """One picture, uint8 (channels, h, w): h = w = `size`, or as it is where `size` is None.
@@ -123,9 +119,8 @@ def read_halves(path, size: int, channels: int = 3, white: dict | None = None
 
 
 def read_ids(path, size: int | None = None) -> torch.Tensor:
-    """A label map, int32 (h, w): the ids of the pixels, of a palette picture the indices. Cropped as
-    by read_image, resized by nearest neighbour: there is nothing between two ids. Errors likewise.
-    """
+    """A label map, int32 (h, w): the ids of the pixels, of a palette picture the indices. Cropped
+    as by read_image, and resized by nearest neighbour: there is nothing between two ids."""
     with _reading(path) as im:
         if im.mode not in ("1", "L", "P", "I") and not im.mode.startswith("I;16"):
             raise ValueError(f"mode {im.mode}: a label map has one channel, of class ids")
@@ -217,7 +212,7 @@ def to_uint8(x: torch.Tensor) -> torch.Tensor:
 
 def write_image(path, x: torch.Tensor) -> None:
     """One picture (c, h, w) in [-1, 1]; the suffix of `path` is the format."""
-    _save(path, _to_image(to_uint8(x).cpu()), quality=95)  # of JPEG and WebP; the others know no such option
+    _save(path, _to_image(to_uint8(x).cpu()), quality=95)  # of JPEG and WebP alone
 
 
 def grid(x: torch.Tensor, n_cols: int = 8, pad: int = 2, captions: Sequence[str] | None = None,
@@ -290,13 +285,10 @@ def save_curves(path, csv_path) -> None:
     table = table.reshape(-1, len(header))
     losses = [i for i, name in enumerate(header) if i and name.startswith("loss")]
     others = [i for i in range(1, len(header)) if i not in losses]
-    panels = [_panel(table[:, 0], table[:, group], [header[i] for i in group])
-              for group in (losses, others) if group] or [_panel(table[:, 0], table[:, :0], [])]
-    w, h = panels[0].size
-    sheet = Image.new("RGB", (w, h * len(panels)))
-    for i, panel in enumerate(panels):
-        sheet.paste(panel, (0, i * h))
-    _save(path, sheet)
+    panels = [np.asarray(_panel(table[:, 0], table[:, group], [header[i] for i in group]))
+              for group in filter(None, (losses, others))]
+    panels = panels or [np.asarray(_panel(table[:, 0], table[:, :0], []))]
+    _save(path, Image.fromarray(np.concatenate(panels)))
 
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")

@@ -53,12 +53,9 @@ def torchvision_set(name: str, root: Path, split: str, labels: bool
     from torchvision import datasets  # here, for it takes a second that folders need not pay
 
     kind, url, place = TORCHVISION[name]
+    which = {"split": split} if name in ("svhn", "stl10") else {"train": split == "train"}
     if name == "stl10" and split == "train" and not labels:
         which = {"split": "unlabeled"}  # its 100,000; the labelled ones are 5,000
-    elif name in ("svhn", "stl10"):
-        which = {"split": split}
-    else:
-        which = {"train": split == "train"}
     make = partial(getattr(datasets, kind), root, **which)
     try:
         try:
@@ -164,26 +161,18 @@ def _download(url: str, file: Path, known: int | str | None) -> None:
 def _unpack(archive: Path, folder: Path) -> None:
     """Its files, and nothing else that it may hold: links, devices, what leads out of the folder.
     Not by extractall, which is safe in no Python before 3.10.12."""
-    def members() -> Iterator[tuple]:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as packed:
-                for member in packed.infolist():
-                    if not member.is_dir():
-                        yield member.filename, member.file_size, packed.open(member)
-        else:
-            with tarfile.open(archive) as packed:
-                for member in packed:
-                    if member.isfile():
-                        yield member.name, member.size, packed.extractfile(member)
-
-    total = 0
-    for name, size, content in members():
-        file = Path(os.path.normpath(folder / name))
-        total += size
-        if folder not in file.parents:
-            raise ValueError(f"{name} leads out of it")
-        if total > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES:,} bytes unpacked")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with content, open(file, "wb") as f:
-            shutil.copyfileobj(content, f)
+    total, zipped = 0, zipfile.is_zipfile(archive)
+    with zipfile.ZipFile(archive) if zipped else tarfile.open(archive) as packed:
+        for member in packed.infolist() if zipped else packed:
+            if member.is_dir() if zipped else not member.isfile():
+                continue
+            file = Path(os.path.normpath(folder / (member.filename if zipped else member.name)))
+            total += member.file_size if zipped else member.size
+            if folder not in file.parents:
+                raise ValueError(f"{file} lies outside")
+            if total > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES:,} bytes unpacked")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            content = packed.open(member) if zipped else packed.extractfile(member)
+            with content, open(file, "wb") as f:
+                shutil.copyfileobj(content, f)

@@ -5,7 +5,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -36,14 +36,12 @@ class Data:
     next good example takes its place.
     """
 
-    def __init__(self, read: Callable, rows: np.ndarray, name: str, size: int, channels: int,
-                 classes: Sequence[str] = (), attributes: Sequence[str] = (), *,
-                 device: torch.device, workers: int, resident: bool, crops: bool = False,
-                 split: str = "train", skip_bad: bool = False):
-        self.name, self.size, self.channels, self.split = name, size, channels, split
-        self.classes, self.attributes = list(classes), list(attributes)
-        self.device, self.workers, self.resident, self.crops = device, workers, resident, crops
-        self.skip_bad = skip_bad
+    def __init__(self, found, read: Callable, rows: np.ndarray, name: str, size: int,
+                 device: torch.device, workers: int, resident: bool, skip_bad: bool):
+        self.name, self.size, self.channels, self.split = name, size, found.channels, found.split
+        self.classes, self.attributes = list(found.classes), list(found.attributes)
+        self.crops, self.skip_bad = bool(found.whole), skip_bad
+        self.device, self.workers, self.resident = device, workers, resident
         self.salt = 0      # sets of different salt are shuffled differently by the same seed
         self._read = read  # rows, int64 (b,) -> the fields in storage form, see _finish
         self._rows = rows  # example i is row _rows[i]; they ascend
@@ -123,8 +121,8 @@ class Data:
             places = np.random.default_rng(seed).integers(2**31, size=(len(rows), 2))
         return np.column_stack([rows, places])
 
-    def _reader(self) -> "_Reader":
-        return _Reader(self._read, self._rows if self.skip_bad else None)
+    def _reader(self) -> "Reader":
+        return Reader(self._read, self._rows if self.skip_bad else None)
 
     def _finish(self, fields):
         """From storage to the caller: uint8 is pixels, any other integer ids, a float itself."""
@@ -141,12 +139,12 @@ class Data:
         return done[0] if len(done) == 1 else tuple(done)
 
 
-class _Reader:
+class Reader:
     """What a DataLoader calls, perhaps in another process: item `rows` is one whole batch, or the
     BadFile in it, which would lose its two parts if it were raised there. spare: the rows of which
     the next good one takes the place of a bad one."""
 
-    def __init__(self, read: Callable, spare: np.ndarray | None):
+    def __init__(self, read: Callable, spare: np.ndarray | None = None):
         self.read, self.spare = read, spare
 
     def __getitem__(self, rows: np.ndarray) -> tuple[torch.Tensor, ...] | BadFile:
