@@ -4,16 +4,14 @@
     faces([3, 1, 4], size=64, want=("image", "label_map", "attributes"))
 
 An item is a function of (seed, index) alone, bit for bit: not of the batch it is asked for in,
-and its parameters not of the size, so a face at 256 pixels is the face at 32. Two rules keep it
-so. Each index has its own generator, whose uniforms become shape parameters through elementwise
-float64 arithmetic. Pixels are computed in float32 by correctly rounded operations only
-(+ - * / 1/sqrt abs min max floor): an exp or sin may differ in its last bit between the vectorised
-body of a batch and its scalar tail.
+and its parameters not of the size. Each index has its own generator, whose uniforms become shape
+parameters through elementwise float64 arithmetic; pixels are computed in float32 by correctly
+rounded operations only (+ - * / 1/sqrt abs min max floor): an exp or sin may differ in its last bit
+between the vectorised body of a batch and its scalar tail.
 
 Shapes are signed distances, negative inside, whose zero crossing becomes an edge one pixel wide.
 Coordinates run from -1 to 1 across the picture, y downwards.
 """
-
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -27,16 +25,12 @@ from torch import Tensor
 Index = Sequence[int] | Tensor
 
 
-# ---- Random numbers -----------------------------------------------------------------------------
-
-def _indices(index: Index) -> list[int]:
-    return [int(i) for i in (index.tolist() if isinstance(index, Tensor) else index)]
-
+# Random numbers
 
 def _uniforms(seed: int, index: list[int], count: int) -> np.ndarray:
     """(n, count) numbers in [0, 1): row i from the generator of (seed, index[i])."""
     rows = [np.random.default_rng([seed, i]).random(count) for i in index]
-    return np.stack(rows) if rows else np.zeros((0, count))
+    return np.array(rows).reshape(-1, count)
 
 
 def _cos_sin(angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +44,7 @@ def _planes(values: np.ndarray) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))[..., None, None]
 
 
-# ---- Shapes: signed distances at the points x, y ------------------------------------------------
+# Shapes: signed distances at the points x, y
 
 def _grid(size: int) -> tuple[Tensor, Tensor]:
     """Pixel centres: x (1, 1, w), y (1, h, 1)."""
@@ -61,8 +55,7 @@ def _grid(size: int) -> tuple[Tensor, Tensor]:
 
 
 def _root(square: Tensor) -> Tensor:
-    """Square root. Not by Tensor.sqrt: that asks MKL, which has threads of its own, and starting
-    them for a small tensor takes a thousand times as long as its square roots."""
+    """Not by Tensor.sqrt: starting MKL's own threads takes a thousand times as long."""
     return square * square.clamp_min(1e-12).rsqrt_()
 
 
@@ -119,11 +112,8 @@ def _bytes(image: Tensor) -> Tensor:
 
 
 def _in_chunks(draw: Callable[[slice], None], n: int, chunk: int) -> None:
-    """draw(slice of 0 .. n) for chunks small enough for the cache, each by one thread.
-
-    Not by torch's threads, which share out every single operation: these take microseconds, and
-    on a busy machine each would wait for the slowest thread (measured: ten times slower).
-    """
+    """draw(slice of 0 .. n) for chunks small enough for the cache, each by one thread. Torch's own
+    would share out every operation, and wait for the slowest (measured: ten times slower)."""
     parts = [slice(i, i + max(1, chunk)) for i in range(0, n, max(1, chunk))]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -134,77 +124,63 @@ def _in_chunks(draw: Callable[[slice], None], n: int, chunk: int) -> None:
         torch.set_num_threads(threads)
 
 
-# ---- Digits -------------------------------------------------------------------------------------
+# Digits
 
 DIGIT_FACTORS = ("slant", "rotation", "thickness", "scale", "aspect", "shift_x", "shift_y",
                  "taper", "variant")
 
-# Per class, the ways people write it; per way, the strokes; per stroke, the points the pen passes
-# as "x,y" in hundredths. A stroke is a smooth spline: a corner is where one ends and another
-# starts. One that ends where it starts closes smoothly.
+# Per class, the ways people write it; per way, the strokes, smooth splines; per stroke, the points
+# the pen passes as "x,y" in hundredths. One that ends where it starts closes smoothly.
 SKELETONS = (
-    (  # 0: wide, narrow, crossed at the top
-        ("10,-100 -42,-68 -60,5 -38,78 5,100 45,70 60,0 44,-70 10,-100",),
-        ("5,-100 -30,-65 -38,5 -26,75 0,100 30,70 38,0 30,-70 5,-100",),
-        ("30,-85 -25,-85 -56,-10 -42,72 0,98 44,70 56,0 38,-72 -5,-100 -22,-80",),
-    ),
-    (  # 1: plain, with a flag, with a flag and a base
-        ("0,-100 0,0 0,100",),
-        ("-35,-55 -12,-78 5,-100", "5,-100 5,0 3,100"),
-        ("-32,-62 -12,-80 3,-100", "3,-100 3,0 3,97", "-40,97 3,97 42,97"),
-    ),
-    (  # 2: corner, loop at the bottom left, shallow with a wavy base
-        ("-50,-55 -32,-92 15,-98 46,-58 25,0 -20,52 -58,94", "-58,94 0,94 60,90"),
-        ("-48,-62 -20,-100 32,-88 38,-35 -5,38 -42,90 -62,78 -38,58 8,80 62,86",),
-        ("-42,-72 5,-100 42,-70 22,-10 -55,92", "-55,92 -22,76 15,92 60,82"),
-    ),
-    (  # 3: round, flat top, one sweep
-        ("-48,-75 -8,-100 40,-78 30,-28 -14,-6", "-14,-6 36,10 50,52 20,95 -24,96 -55,70"),
-        ("-48,-94 0,-96 48,-95", "48,-95 20,-55 -10,-22", "-10,-22 38,-12 52,40 16,95 -50,80"),
-        ("-42,-88 10,-98 38,-62 -2,-10 14,0 48,42 12,95 -52,86",),
-    ),
-    (  # 4: open, closed, rounded
-        ("-38,-92 -48,-40 -55,10", "-55,10 0,12 60,6", "36,-80 30,10 26,100"),
-        ("25,-100 -20,-40 -60,20", "-60,20 0,24 62,20", "25,-100 25,0 24,100"),
-        ("-42,-90 -50,-25 -18,8 25,-8 42,-30", "46,-90 36,0 24,100"),
-    ),
-    (  # 5: upright, one sweep, cap drawn as a second stroke
-        ("50,-95 0,-95 -34,-92", "-34,-92 -38,-55 -44,-18",
-         "-44,-18 0,-34 44,-5 48,50 8,95 -50,80"),
-        ("55,-90 -8,-94 -40,-50 -5,-16 40,22 30,80 -14,99 -52,76",),
-        ("-26,-88 -34,-50 -36,-15", "-36,-15 12,-26 46,12 38,75 -8,97 -48,84",
-         "-26,-88 15,-92 62,-98"),
-    ),
-    (  # 6: curved back, straight back, small loop
-        ("36,-95 -14,-58 -50,15 -36,80 4,99 44,66 32,16 -8,8 -44,42",),
-        ("8,-100 -22,-45 -42,30 -24,90 18,94 38,50 10,18 -38,50",),
-        ("46,-88 0,-80 -40,-20 -46,60 -6,97 36,76 20,34 -18,36 -44,66",),
-    ),
-    (  # 7: plain, barred, with a serif
-        ("-54,-86 0,-92 50,-92", "50,-92 16,0 -10,100"),
-        ("-52,-90 0,-94 52,-94", "52,-94 18,0 -14,100", "-26,4 8,2 46,0"),
-        ("-52,-58 -50,-74 -44,-88", "-44,-88 5,-82 50,-92", "50,-92 4,-10 2,100"),
-    ),
-    (  # 8: one sweep, two rings, open at the top
-        ("36,-72 0,-100 -38,-72 -10,-22 38,34 20,92 -26,90 -36,36 6,-16 38,-50 36,-72",),
-        ("0,-8 -38,-48 0,-98 38,-50 0,-8", "0,-8 -46,44 0,99 46,46 0,-8"),
-        ("44,-84 -8,-98 -36,-62 0,-14 40,40 4,97 -38,58 0,-4 50,-72",),
-    ),
-    (  # 9: straight, curled and slanting tail
-        ("40,-66 8,-97 -36,-74 -38,-28 0,-10 34,-38 40,-66", "40,-72 36,10 30,100"),
-        ("42,-62 8,-96 -36,-74 -38,-26 4,-10 42,-62", "42,-62 46,20 18,88 -18,96 -44,76"),
-        ("30,-84 -16,-94 -42,-52 -12,-18 30,-48 38,-86", "38,-86 18,0 -12,100"),
-    ),
+    # 0: wide, narrow, crossed at the top
+    (("10,-100 -42,-68 -60,5 -38,78 5,100 45,70 60,0 44,-70 10,-100",),
+     ("5,-100 -30,-65 -38,5 -26,75 0,100 30,70 38,0 30,-70 5,-100",),
+     ("30,-85 -25,-85 -56,-10 -42,72 0,98 44,70 56,0 38,-72 -5,-100 -22,-80",)),
+    # 1: plain, with a flag, with a flag and a base
+    (("0,-100 0,0 0,100",),
+     ("-35,-55 -12,-78 5,-100", "5,-100 5,0 3,100"),
+     ("-32,-62 -12,-80 3,-100", "3,-100 3,0 3,97", "-40,97 3,97 42,97")),
+    # 2: corner, loop at the bottom left, shallow with a wavy base
+    (("-50,-55 -32,-92 15,-98 46,-58 25,0 -20,52 -58,94", "-58,94 0,94 60,90"),
+     ("-48,-62 -20,-100 32,-88 38,-35 -5,38 -42,90 -62,78 -38,58 8,80 62,86",),
+     ("-42,-72 5,-100 42,-70 22,-10 -55,92", "-55,92 -22,76 15,92 60,82")),
+    # 3: round, flat top, one sweep
+    (("-48,-75 -8,-100 40,-78 30,-28 -14,-6", "-14,-6 36,10 50,52 20,95 -24,96 -55,70"),
+     ("-48,-94 0,-96 48,-95", "48,-95 20,-55 -10,-22", "-10,-22 38,-12 52,40 16,95 -50,80"),
+     ("-42,-88 10,-98 38,-62 -2,-10 14,0 48,42 12,95 -52,86",)),
+    # 4: open, closed, rounded
+    (("-38,-92 -48,-40 -55,10", "-55,10 0,12 60,6", "36,-80 30,10 26,100"),
+     ("25,-100 -20,-40 -60,20", "-60,20 0,24 62,20", "25,-100 25,0 24,100"),
+     ("-42,-90 -50,-25 -18,8 25,-8 42,-30", "46,-90 36,0 24,100")),
+    # 5: upright, one sweep, cap drawn as a second stroke
+    (("50,-95 0,-95 -34,-92", "-34,-92 -38,-55 -44,-18",
+      "-44,-18 0,-34 44,-5 48,50 8,95 -50,80"),
+     ("55,-90 -8,-94 -40,-50 -5,-16 40,22 30,80 -14,99 -52,76",),
+     ("-26,-88 -34,-50 -36,-15", "-36,-15 12,-26 46,12 38,75 -8,97 -48,84",
+      "-26,-88 15,-92 62,-98")),
+    # 6: curved back, straight back, small loop
+    (("36,-95 -14,-58 -50,15 -36,80 4,99 44,66 32,16 -8,8 -44,42",),
+     ("8,-100 -22,-45 -42,30 -24,90 18,94 38,50 10,18 -38,50",),
+     ("46,-88 0,-80 -40,-20 -46,60 -6,97 36,76 20,34 -18,36 -44,66",)),
+    # 7: plain, barred, with a serif
+    (("-54,-86 0,-92 50,-92", "50,-92 16,0 -10,100"),
+     ("-52,-90 0,-94 52,-94", "52,-94 18,0 -14,100", "-26,4 8,2 46,0"),
+     ("-52,-58 -50,-74 -44,-88", "-44,-88 5,-82 50,-92", "50,-92 4,-10 2,100")),
+    # 8: one sweep, two rings, open at the top
+    (("36,-72 0,-100 -38,-72 -10,-22 38,34 20,92 -26,90 -36,36 6,-16 38,-50 36,-72",),
+     ("0,-8 -38,-48 0,-98 38,-50 0,-8", "0,-8 -46,44 0,99 46,46 0,-8"),
+     ("44,-84 -8,-98 -36,-62 0,-14 40,40 4,97 -38,58 0,-4 50,-72",)),
+    # 9: straight, curled and slanting tail
+    (("40,-66 8,-97 -36,-74 -38,-28 0,-10 34,-38 40,-66", "40,-72 36,10 30,100"),
+     ("42,-62 8,-96 -36,-74 -38,-26 4,-10 42,-62", "42,-62 46,20 18,88 -18,96 -44,76"),
+     ("30,-84 -16,-94 -42,-52 -12,-18 30,-48 38,-86", "38,-86 18,0 -12,100")),
 )
 SEGMENTS = 28  # of a digit's polyline: enough that the corners do not show at 256 pixels
 
 
 def _spline(stroke: str, pieces: int) -> tuple[np.ndarray, np.ndarray]:
-    """A stroke's points (k, 2) and the (pieces + 1, k) weights of them on a curve through them.
-
-    The curve is a uniform Catmull-Rom spline, linear in its points: jitter the points, apply the
-    weights, and the curve moves smoothly.
-    """
+    """A stroke's points (k, 2) and the (pieces + 1, k) weights of them on a uniform Catmull-Rom
+    spline through them: jitter the points, and the curve moves smoothly."""
     points = np.array([[int(v) / 100 for v in pair.split(",")] for pair in stroke.split()])
     k = len(points)
     eye = np.eye(k)
@@ -276,16 +252,15 @@ EDGE = 1.5  # pixels of 28 from ink to paper: soft, like MNIST's scans
 
 
 def digits(index: Index, size: int = 32, seed: int = 0) -> dict[str, Tensor]:
-    """Handwritten digits, white ink on black as in MNIST.
+    """Handwritten digits, white ink on black as in MNIST, of any integers >= 0, in any order.
 
-    index: any integers >= 0, in any order. The class is index % 10, all else is random.
-    Returns "image" uint8 (n, 1, size, size), "label" int64 (n,), "factors" float32
+    Returns "image" uint8 (n, 1, size, size), "label" int64 (n,), index % 10, "factors" float32
     (n, len(DIGIT_FACTORS)): slant (shear) and rotation (radians), thickness (pen width in 28ths
     of the picture), scale, aspect (width), shift_x and shift_y (1 is half a picture), taper (how
-    the pen's pressure grows along the digit), variant (which of the class's skeletons).
+    the pen's pressure grows), variant (which skeleton).
     """
     x, y = _grid(size)
-    index = _indices(index)
+    index = np.asarray(index, dtype=np.int64).tolist()
     segments, label, factors = _digit_strokes(seed, index)
     image = torch.empty(len(index), 1, size, size, dtype=torch.uint8)
 
@@ -302,7 +277,7 @@ def digits(index: Index, size: int = 32, seed: int = 0) -> dict[str, Tensor]:
             "factors": torch.from_numpy(factors.astype(np.float32))}
 
 
-# ---- Faces --------------------------------------------------------------------------------------
+# Faces
 
 ATTRIBUTES = ("smiling", "open_mouth", "glasses", "beard", "hat", "long_hair", "earrings",
               "dark_hair", "blond_hair", "red_hair")
@@ -403,17 +378,15 @@ def _face_parameters(seed: int, index: list[int]) -> tuple[dict, np.ndarray, np.
     # The wall: two colours, the way from one to the other, and a pool of light.
     p.update(wall=pick(BACKGROUND), wall_too=pick(BACKGROUND), wall_x=between(-0.5, 0.5),
              wall_y=between(-0.5, 0.5), glow_x=between(-0.8, 0.8), glow_y=between(-0.9, 0.2))
-    p.update(hat=hat, long_hair=long_hair, cap=style["cap"], beanie=style["beanie"],
-             sun_hat=style["sun hat"], bun=style["bun"], curly=style["curly hair"],
-             mohawk=style["mohawk"], pigtails=style["pigtails"],
-             straight=long_hair & ~style["pigtails"], hairy=~style["bald"] & ~style["mohawk"])
+    p.update({name.replace(" ", "_"): style[name] for name in FACE_CLASSES if name != "long hair"},
+             hat=hat, straight=long_hair & ~style["pigtails"],
+             hairy=~style["bald"] & ~style["mohawk"])
     return p, label, np.stack([smiling, open_mouth, glasses, beard, hat, long_hair, earrings,
                                dark, blond, red], 1).astype(np.uint8)
 
 
 class _Sheet:
     """The drawings of n faces in progress: those wanted of colour, outline, flat, label map."""
-
     def __init__(self, n: int, size: int, px: Tensor, want: Sequence[str]):
         self.size, self.px = size, px  # px (n, 1, 1): pixels per unit of the faces' coordinates
         self.pen = (0.011 * px).clamp_min(0.5)  # half a line's width in pixels
@@ -471,11 +444,18 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     """Back to front. p: tensors (n, 1, 1) or (n, 3, 1, 1); x, y: pixel centres of the picture."""
     n, size = len(p.scale), x.shape[-1]
     sheet = _Sheet(n, size, p.scale * (size / 2), want)
-    region, paint, mix, shade = sheet.region, sheet.paint, sheet.mix, sheet.shade
+    paint, mix, shade = sheet.paint, sheet.mix, sheet.shade
     white, black = torch.ones(3, 1, 1), torch.full((3, 1, 1), 0.1)
     all_x, all_y = torch.broadcast_tensors((x - p.shift_x) / p.scale, (y - p.shift_y) / p.scale)
     up = all_y - 0.5  # the head turns about the neck
     head_x, head_y = p.cos * all_x + p.sin * up, p.cos * up - p.sin * all_x + 0.5
+
+    def on_body(*box: float, x=all_x, y=all_y) -> tuple:
+        """The pixels that a rectangle can fall on, see region, and where they lie."""
+        at = sheet.region(*box)
+        return at, x[at], y[at]
+
+    on_head = functools.partial(on_body, x=head_x, y=head_y)
 
     def skull(x, y, grow):
         return _ellipse(x, y + 0.08, p.head + grow, 0.5 + grow)
@@ -497,70 +477,61 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         sheet.image += p.wall
         mix(everywhere, p.wall_too, way)
         mix(everywhere, white, glow.clamp_min_(0).square_() * 0.45)
-
     if sheet.flat is not None:
         sheet.flat += (p.wall + p.wall_too) / 2
 
     # Hair behind the head and the shoulders
     back_hair = p.hair * 0.78
     if p.straight.any():
-        at = region(-0.8, -0.75, 0.8, 1.0)
-        x, y = head_x[at], head_y[at]
+        at, x, y = on_head(-0.8, -0.75, 0.8, 1.0)
         t = y * 2.5
         t = t - 2 * (t * 0.5 + 0.5).floor()  # -1 .. 1, then one wave of parabolas
         d = _box(x + p.wave * 4 * t * (1 - t.abs()), y - 0.12, p.head + p.back, 0.76, 0.45)
         paint(at, "hair", back_hair, d, p.straight)
     if p.pigtails.any():
-        at = region(-0.9, -0.4, 0.9, 0.7)
-        x, y = head_x[at].abs() - p.head, head_y[at]
+        at, x, y = on_head(-0.9, -0.4, 0.9, 0.7)
+        x = x.abs() - p.head
         paint(at, "hair", back_hair, _ellipse(x - 0.19, y - 0.15, 0.14, 0.34), p.pigtails)
         paint(at, "hair", p.trim, _circle(x - 0.11, y + 0.12, 0.07), p.pigtails)
-    if p.curly.any():
-        at = region(-0.85, -0.95, 0.85, 0.4)
-        x, y = head_x[at], head_y[at]
+    if p.curly_hair.any():
+        at, x, y = on_head(-0.85, -0.95, 0.85, 0.4)
         d = skull(x, y, 0.06)
         for k in range(11):
             angle = math.radians(21 * k - 15)
             around = (p.head + 0.08) * math.cos(angle), -0.12 - 0.52 * math.sin(angle)
             d = torch.minimum(d, _circle(x - around[0], y - around[1], p.curl))
-        paint(at, "hair", back_hair, d, p.curly)
+        paint(at, "hair", back_hair, d, p.curly_hair)
     if p.bun.any():
-        at = region(-0.3, -1.0, 0.3, -0.4)
-        paint(at, "hair", p.hair, _circle(head_x[at], head_y[at] + 0.70, 0.20), p.bun)
+        at, x, y = on_head(-0.3, -1.0, 0.3, -0.4)
+        paint(at, "hair", p.hair, _circle(x, y + 0.70, 0.20), p.bun)
 
     # Neck and clothes
-    at = region(-0.4, 0.3, 0.4, 1.1)
-    x, y = all_x[at], all_y[at]
+    at, x, y = on_body(-0.4, 0.3, 0.4, 1.1)
     neck = _box(x, y - 0.7, p.neck, 0.4, 0.1)
     paint(at, "neck", p.skin, neck)
-    at = region(-1.1, 0.6, 1.1, 1.2)
-    x, y = all_x[at], all_y[at]
+    at, x, y = on_body(-1.1, 0.6, 1.1, 1.2)
     body = _ellipse(x, y - 1.32, p.shoulders, 0.58)
     paint(at, "clothes", p.clothes, body)
-    if p.striped.any():
-        stripe = ((y * 5 - (y * 5).floor() - 0.5).abs() - 0.25) / 5
-        shade(at, p.trim, torch.maximum(stripe, body), p.striped)
+    stripe = ((y * 5 - (y * 5).floor() - 0.5).abs() - 0.25) / 5
+    shade(at, p.trim, torch.maximum(stripe, body), p.striped)
     opening = torch.where(p.v_neck > 0, x.abs() * 0.85 + (y - 1.0) * 0.53,
                           _ellipse(x, y - 0.72, p.neck + 0.07, 0.13))
-    if p.collar.any():
-        tips = 0.9 * (y - 0.8 - 0.4 * x.abs())
-        d = torch.maximum((opening - 0.065).abs() - 0.085, torch.maximum(tips, 0.68 - y))
-        paint(at, "clothes", p.trim, d, p.collar)
+    tips = 0.9 * (y - 0.8 - 0.4 * x.abs())
+    d = torch.maximum((opening - 0.065).abs() - 0.085, torch.maximum(tips, 0.68 - y))
+    paint(at, "clothes", p.trim, d, p.collar)
     paint(at, "clothes", p.trim, torch.maximum(opening - 0.045, body))
     paint(at, "neck", p.skin, torch.maximum(opening, body - 0.03))
     if sheet.image is not None:
-        at = region(-0.4, 0.3, 0.4, 1.0)
-        d = torch.maximum(_box(all_x[at], all_y[at] - 0.6, p.neck, 0.4, 0.1),
-                          head(head_x[at], head_y[at] - 0.09))
+        at, x, y = on_head(-0.4, 0.3, 0.4, 1.0)
+        d = torch.maximum(_box(all_x[at], all_y[at] - 0.6, p.neck, 0.4, 0.1), head(x, y - 0.09))
         shade(at, p.dim_skin, d, 0.8)
 
     # Head
-    at = region(-0.7, -0.3, 0.7, 0.4)
-    x, y = head_x[at].abs() - p.head, head_y[at] - 0.05
+    at, x, y = on_head(-0.7, -0.3, 0.7, 0.4)
+    x, y = x.abs() - p.head, y - 0.05
     paint(at, "skin", p.skin, _ellipse(x, y, p.ear, 0.13))
     shade(at, p.dim_skin, _ellipse(x - 0.015, y, p.ear * 0.5, 0.07))
-    at = region(-0.6, -0.7, 0.6, 0.75)
-    x, y = head_x[at], head_y[at]
+    at, x, y = on_head(-0.6, -0.7, 0.6, 0.75)
     face = head(x, y)
     paint(at, "skin", p.skin, face)
     if sheet.image is not None:
@@ -568,48 +539,42 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         mix(at, p.dim_skin, cover * (0.15 + p.light * x * 1.4 + y * 0.25).clamp_(0, 0.8))
         cheek = 1 - ((x.abs() - 0.25).square() + (y - 0.2).square()) * 70
         mix(at, p.lips, cover * cheek.clamp_min_(0) * p.blush)
-    if p.beard.any():
-        full = torch.maximum(face - 0.025, above(x, -y, -0.19, 0, 1.1, 9))
-        moustache = _lens(x, y - p.mouth_y + 0.06, 0.16, -0.035, -0.01) - 0.022
-        goatee = torch.minimum(moustache, _ellipse(x, y - 0.49, 0.13, 0.12))
-        d = torch.where(p.goatee > 0, goatee, full)
-        paint(at, "beard", p.hair * 0.85, d, p.beard)
+    full = torch.maximum(face - 0.025, above(x, -y, -0.19, 0, 1.1, 9))
+    moustache = _lens(x, y - p.mouth_y + 0.06, 0.16, -0.035, -0.01) - 0.022
+    goatee = torch.minimum(moustache, _ellipse(x, y - 0.49, 0.13, 0.12))
+    d = torch.where(p.goatee > 0, goatee, full)
+    paint(at, "beard", p.hair * 0.85, d, p.beard)
 
     # Nose and mouth
-    at = region(-0.2, -0.1, 0.2, 0.3)
-    x, y = head_x[at], head_y[at]
+    at, x, y = on_head(-0.2, -0.1, 0.2, 0.3)
     d = _blend(_ellipse(x, y - p.nose_y, p.nose_w, 0.05),
                _segment(x, y, 0, p.nose_y - p.nose_up, 0, p.nose_y, 0.02, 0.045), 0.06)
     paint(at, "nose", p.dim_skin * 0.93, d)
     shade(at, p.skin, _circle(x + p.light * 0.02, y - p.nose_y + 0.012, 0.022), 0.7)
-    at = region(-0.3, 0.1, 0.3, 0.6)
-    x, y = head_x[at], head_y[at] - p.mouth_y
+    at, x, y = on_head(-0.3, 0.1, 0.3, 0.6)
+    y = y - p.mouth_y
     mouth = _lens(x, y, p.mouth_w, p.lip_top, p.lip_bottom)
     paint(at, "mouth", p.lips * 0.85, mouth - p.lip, ink=True)
-    if p.open_mouth.any():
-        paint(at, "mouth", black, mouth, p.open_mouth, ink=True)
-        teeth = torch.maximum(mouth, y - p.lip_top - 0.055)
-        paint(at, "mouth", white, teeth, p.open_mouth)
+    paint(at, "mouth", black, mouth, p.open_mouth, ink=True)
+    teeth = torch.maximum(mouth, y - p.lip_top - 0.055)
+    paint(at, "mouth", white, teeth, p.open_mouth)
 
     # Hair before the head
     if p.hairy.any():
-        at = region(-0.65, -0.8, 0.65, 0.5)
-        x, y = head_x[at], head_y[at]
+        at, x, y = on_head(-0.65, -0.8, 0.65, 0.5)
         scalp = skull(x, y, p.volume)
         d = torch.maximum(scalp, above(x, y, p.hairline, p.part, p.curve, p.sides))
         paint(at, "hair", p.hair, d, p.hairy)
         sheen = torch.maximum(_ellipse(x + p.light * 0.2, y + 0.48, 0.14, 0.03), d)
         shade(at, white, sheen, p.hairy * 0.16)
-    if p.curly.any():
-        at = region(-0.6, -0.75, 0.6, -0.1)
-        x, y = head_x[at], head_y[at]
+    if p.curly_hair.any():
+        at, x, y = on_head(-0.6, -0.75, 0.6, -0.1)
         d = _circle(x, y + 0.42, p.curl)
         for k in (-2, -1, 1, 2):
             d = torch.minimum(d, _circle(x - 0.17 * k, y + 0.42 - 0.025 * k * k, p.curl))
-        paint(at, "hair", p.hair, d, p.curly)
+        paint(at, "hair", p.hair, d, p.curly_hair)
     if p.mohawk.any():
-        at = region(-0.65, -1.0, 0.65, 0.0)
-        x, y = head_x[at], head_y[at]
+        at, x, y = on_head(-0.65, -1.0, 0.65, 0.0)
         shaved = torch.maximum(skull(x, y, 0), above(x, y, -0.30, 0, 1.5, 0.0))
         shade(at, p.hair, shaved, p.mohawk * 0.4)
         d = None
@@ -620,8 +585,8 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
         paint(at, "hair", p.hair, d, p.mohawk)
 
     # Eyes and brows: over the hair, so that no fringe hides them
-    at = region(-0.4, -0.25, 0.4, 0.25)
-    x, y = head_x[at], head_y[at] - p.eye_y
+    at, x, y = on_head(-0.4, -0.25, 0.4, 0.25)
+    y = y - p.eye_y
     x = torch.where(x < 0, x + p.eye_x, x - p.eye_x)
     lid = -p.eye_h * p.lid - y
     white_of_eye = torch.maximum(_ellipse(x, y, p.eye_w, p.eye_h), lid)
@@ -633,21 +598,19 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
     shade(at, p.iris, iris)
     paint(at, "eye", black, torch.maximum(_circle(x, y, 0.036), white_of_eye), ink=True)
     shade(at, white, _circle(x + 0.022, y + 0.025, 0.017))
-    at = region(-0.4, -0.3, 0.4, 0.05)
-    x, y = head_x[at].abs() - p.eye_x, head_y[at] - p.eye_y + p.eye_h + p.brow_up
+    at, x, y = on_head(-0.4, -0.3, 0.4, 0.05)
+    x, y = x.abs() - p.eye_x, y - p.eye_y + p.eye_h + p.brow_up
     d = torch.minimum(_segment(x, y, -0.09, p.brow_in, 0.02, -0.02, p.brow, p.brow),
                       _segment(x, y, 0.02, -0.02, 0.11, p.brow_out, p.brow, 0.6 * p.brow))
     paint(at, "eyebrow", p.hair * 0.62, d, ink=True)
 
     # What is worn on the head
-    if p.earrings.any():
-        at = region(-0.62, 0.1, 0.62, 0.4)
-        x, y = head_x[at].abs() - p.head - 0.03, head_y[at] - 0.22
-        d = torch.where(p.hoop > 0, _circle(x, y - 0.03, 0.055).abs() - 0.02, _circle(x, y, 0.045))
-        paint(at, "earring", p.gold, d, p.earrings)
+    at, x, y = on_head(-0.62, 0.1, 0.62, 0.4)
+    x, y = x.abs() - p.head - 0.03, y - 0.22
+    d = torch.where(p.hoop > 0, _circle(x, y - 0.03, 0.055).abs() - 0.02, _circle(x, y, 0.045))
+    paint(at, "earring", p.gold, d, p.earrings)
     if p.hat.any():
-        at = region(-0.95, -1.0, 0.95, 0.0)
-        x, y = head_x[at], head_y[at]
+        at, x, y = on_head(-0.95, -1.0, 0.95, 0.0)
         crown = skull(x, y, p.volume + 0.04)
         if p.cap.any():
             paint(at, "hat", p.hat_colour, torch.maximum(crown, y + 0.26), p.cap)
@@ -663,31 +626,22 @@ def _draw_faces(p: SimpleNamespace, x: Tensor, y: Tensor, want: Sequence[str]) -
             paint(at, "hat", p.hat_colour, top, p.sun_hat)
             paint(at, "hat", p.ribbon, torch.maximum(top, -0.46 - y), p.sun_hat)
             paint(at, "hat", p.hat_colour, _ellipse(x, y + 0.31, p.head + 0.34, 0.10), p.sun_hat)
-    if p.glasses.any():
-        at = region(-0.62, -0.25, 0.62, 0.25)
-        x, y = head_x[at].abs(), head_y[at] - p.eye_y
-        lens = _box(x - p.eye_x, y, p.lens_w, p.lens_h, torch.minimum(p.lens_w, p.lens_h) * p.round)
-        bridge = _segment(x, y, 0, -0.03, p.eye_x - p.lens_w, -0.02, p.frame_w, p.frame_w)
-        arm = _segment(x, y, p.eye_x + p.lens_w, -0.03, p.head + 0.04, -0.04, 0.02, 0.02)
-        shade(at, white, lens, p.glasses * 0.16)
-        d = torch.minimum(lens.abs() - p.frame_w, torch.minimum(bridge, arm))
-        paint(at, "glasses", p.frame, d, p.glasses, ink=True)
+    at, x, y = on_head(-0.62, -0.25, 0.62, 0.25)
+    x, y = x.abs(), y - p.eye_y
+    lens = _box(x - p.eye_x, y, p.lens_w, p.lens_h, torch.minimum(p.lens_w, p.lens_h) * p.round)
+    bridge = _segment(x, y, 0, -0.03, p.eye_x - p.lens_w, -0.02, p.frame_w, p.frame_w)
+    arm = _segment(x, y, p.eye_x + p.lens_w, -0.03, p.head + 0.04, -0.04, 0.02, 0.02)
+    shade(at, white, lens, p.glasses * 0.16)
+    d = torch.minimum(lens.abs() - p.frame_w, torch.minimum(bridge, arm))
+    paint(at, "glasses", p.frame, d, p.glasses, ink=True)
 
     if sheet.image is not None:  # one soft light over all, from the side that the face is lit from
         sheet.image *= (1 - 0.08 * p.light * all_x - 0.05 * all_y)[:, None]
         sheet.image.clamp_(0, 1)
-    drawn = {}
-    if "image" in want:
-        drawn["image"] = _bytes(sheet.image)
-    if "outline" in want:
-        drawn["outline"] = _bytes(1 - sheet.line)[:, None]
-    if "flat" in want:
-        drawn["flat"] = _bytes(sheet.flat)
-    if "label_map" in want:
-        drawn["label_map"] = sheet.parts
-    if "pencil" in want:
-        drawn["pencil"] = _bytes(_pencil(sheet, all_x, all_y))
-    return drawn
+    finish = {"image": lambda: _bytes(sheet.image), "flat": lambda: _bytes(sheet.flat),
+              "outline": lambda: _bytes(1 - sheet.line)[:, None], "label_map": lambda: sheet.parts,
+              "pencil": lambda: _bytes(_pencil(sheet, all_x, all_y))}
+    return {name: finish[name]() for name in want}
 
 
 def _pencil(sheet: _Sheet, x: Tensor, y: Tensor) -> Tensor:
@@ -710,20 +664,17 @@ def faces(index: Index, size: int = 64, seed: int = 0,
           want: Sequence[str] = ("image",)) -> dict[str, Tensor]:
     """Cartoon portraits with everything that is known about them.
 
-    index: any integers >= 0, in any order. want: which of these to draw, all of the same face:
-    "image" uint8 (n, 3, size, size), in colour;
-    "pencil" uint8 (n, 3, size, size), as a pencil drawing;
-    "outline" uint8 (n, 1, size, size), black lines on white;
-    "flat" uint8 (n, 3, size, size), each part in one colour, without light, shadow or pattern;
-    "label_map" uint8 (n, size, size), the part each pixel shows, an index into PARTS;
-    "attributes" uint8 (n, len(ATTRIBUTES)), 0 or 1, independent of each other but for the three
-    hair colours, of which a face has at most one;
-    "label" int64 (n,), what is on the head, an index into FACE_CLASSES.
+    index: any integers >= 0, in any order. want: which of these to draw, all of the same face, and
+    all uint8 but for "label", int64 (n,), what is on the head, an index into FACE_CLASSES:
+    "image", "pencil", "flat" (n, 3, size, size), in colour, as a pencil drawing, each part in one
+    colour, without light, shadow or pattern; "outline" (n, 1, size, size), black lines on white;
+    "label_map" (n, size, size), the part each pixel shows, an index into PARTS; "attributes"
+    (n, len(ATTRIBUTES)), 0 or 1, independent but for the hair colours, of which none has two.
     """
     if unknown := [w for w in want if w not in DRAWINGS]:
         raise ValueError(f"want: {unknown} unknown, choose from {', '.join(DRAWINGS)}")
     x, y = _grid(size)
-    index = _indices(index)
+    index = np.asarray(index, dtype=np.int64).tolist()
     p, label, attributes = _face_parameters(seed, index)
     known = {"label": torch.from_numpy(label), "attributes": torch.from_numpy(attributes)}
     shapes = {"image": (3, size, size), "pencil": (3, size, size), "outline": (1, size, size),
@@ -731,8 +682,7 @@ def faces(index: Index, size: int = 64, seed: int = 0,
     out = {w: known[w] if w in known
            else torch.empty(len(index), *shapes[w], dtype=torch.uint8) for w in want}
     drawn = [w for w in want if w in shapes]
-    # Of one class, most of a chunk's faces lack the same things, which are then skipped.
-    order = np.argsort(label, kind="stable")
+    order = np.argsort(label, kind="stable")  # of one class, most of a chunk lack the same things
 
     def draw(part: slice) -> None:
         rows = order[part]
@@ -740,6 +690,5 @@ def faces(index: Index, size: int = 64, seed: int = 0,
         for name, picture in _draw_faces(lots, x, y, drawn).items():
             out[name][torch.from_numpy(rows)] = picture
 
-    if drawn:
-        _in_chunks(draw, len(index), 2**17 // size**2)
+    _in_chunks(draw, len(index) if drawn else 0, 2**17 // size**2)
     return out

@@ -1,4 +1,5 @@
 """common/images.py: every kind of file comes out right, and every file written is whole."""
+import os
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def smooth(h, w):
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_16_bits_are_scaled(tmp_path, value, expected, suffix):
     path = save(tmp_path / f"a.{suffix}", np.full((4, 4), value, np.uint16))
-    assert images.is_grey(path)
+    assert images.header(path) == ("deep", False)
     assert images.read_image(path, channels=1).unique().tolist() == [expected]
 
 
@@ -38,6 +39,28 @@ def test_float_tiff_in_either_convention(tmp_path, top):
     a = np.linspace(0, top, 16, dtype=np.float32).reshape(4, 4)
     x = images.read_image(save(tmp_path / "a.tif", a), channels=1)
     assert torch.equal(x.flatten(), torch.arange(16, dtype=torch.uint8) * 17)
+
+
+@pytest.mark.parametrize("kind, top, white, usual", [
+    ("I", 65535, 65535, True), ("I", 16384, 65535, True), ("I", 4095, 4095, False),
+    ("I", 900, 1023, False), ("I", 5, 255, False), ("I", 0, 65535, True), ("F", 1, 1, True),
+    ("F", 0.05, 0.0625, False), ("F", 200, 255, True), ("F", 9.5, 16, False),
+    ("F", 300, 512, False)])
+def test_white_of_a_set(kind, top, white, usual):
+    assert images.white_of(kind, top) == (white, usual)
+
+
+def test_deep_pictures_by_the_white_of_their_set(tmp_path):
+    a = np.arange(130 * 7, dtype=np.uint16).reshape(130, 7) * 4  # more than two strips of rows
+    path = save(tmp_path / "a.png", a)
+    assert images.value_range(path) == ("I", 0, a.max())
+    x = images.read_image(path, channels=1, white={"I": 4095})[0]
+    assert np.array_equal(x, np.round(a * (255 / 4095)))
+    f = np.linspace(-1, 9, 40, dtype=np.float32).reshape(8, 5)
+    path = save(tmp_path / "a.tif", f)
+    assert images.value_range(path) == ("F", -1, 9)
+    x = images.read_image(path, channels=1, white={"F": 16.0})[0]
+    assert np.array_equal(x, np.round(f * (255 / 16)).clip(0))
 
 
 def test_integers_of_no_known_range_are_refused(tmp_path):
@@ -62,7 +85,7 @@ def test_transparency_lies_on_white(tmp_path):
 
 def test_grey_with_alpha_is_grey(tmp_path):
     path = save(tmp_path / "a.png", np.tile(np.array([90, 0], "u1"), (4, 4, 1)))
-    assert images.is_grey(path)
+    assert images.header(path) == ("grey", False)
     assert images.read_image(path, channels=1).unique().tolist() == [255]
 
 
@@ -92,6 +115,15 @@ def test_exif_orientation(tmp_path, orientation):
     exif[0x0112] = orientation
     path = save(tmp_path / "a.png", np.ascontiguousarray(stored), exif=exif)
     assert np.array_equal(images.read_image(path, channels=1)[0], upright)
+
+
+def test_a_turned_picture_has_its_upright_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "a.jpg", smooth(200, 300), exif=exif)
+    for size in (None, 8):  # as it is, or decoded small
+        x, sides = images.read_upright(path, size)
+        assert sides == (300, 200) and x.shape == (3, *([8, 8] if size else sides))
 
 
 def test_first_frame_of_an_animation(tmp_path):
@@ -133,11 +165,14 @@ def test_no_jpeg_is_decoded_below_the_size(tmp_path, decoded, size):
 
 @pytest.mark.parametrize("content, reason", [
     (b"hello", "not an image"), (b"", "not an image"), ("cut", "truncated"), ("tiny", "too small"),
-    ("bomb", "exceeds limit")])
+    ("bomb", "exceeds limit"), (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not an im"),
+    ("pipe", "not a file of data"), ("folder", "not a file of data")])
 def test_bad_files_give_a_short_reason(tmp_path, monkeypatch, content, reason):
     path = tmp_path / "a.png"
     if isinstance(content, bytes):
         path.write_bytes(content)
+    elif content in ("pipe", "folder"):
+        (os.mkfifo if content == "pipe" else os.mkdir)(path)
     else:
         save(path, np.random.default_rng(0).integers(0, 255, (3, 3) if content == "tiny"
                                                      else (64, 64), "u1"))
@@ -147,6 +182,7 @@ def test_bad_files_give_a_short_reason(tmp_path, monkeypatch, content, reason):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises((OSError, ValueError), match=reason):
         images.read_image(path, 8)
+    assert content == "bomb" or images.header(path) == ("grey", False)
 
 
 def test_ids_are_never_interpolated(tmp_path):
@@ -206,6 +242,13 @@ def test_captions_stand_left_and_fit():
     assert (left[:34].min(), left[34:].min()) < (100, 100) and (left[:, 0] == 255).all()
     with pytest.raises(ValueError, match="3 captions for 2 rows"):
         images.grid(x, 2, captions=["a"] * 3)
+
+
+def test_a_caption_of_other_letters_is_its_number():
+    x = torch.full((4, 1, 32, 32), -1.0)
+    for text in ("\u732b", "caf\u0441", "\udcff"):  # Chinese, one Cyrillic letter, not UTF-8
+        assert (images.grid(x, 2, captions=["caf\xe9", text]).tobytes()
+                == images.grid(x, 2, captions=["caf\xe9", "1"]).tobytes())
 
 
 @pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB")])
