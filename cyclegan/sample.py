@@ -91,7 +91,7 @@ def held_out(ckpt: dict) -> tuple[Data, Data]:
     """The test images of X and of Y, where the run's data have any."""
     known(ckpt)
     run = ckpt["args"]
-    sets = load_unpaired(run["data"], run["size"], split=ckpt["split"], root=run["data_root"],
+    sets = load_unpaired(run["data"], run["size"], split="test", root=run["data_root"],
                          device=ckpt["x_fixed"].device, skip_bad=run["skip_bad"])
     if (channels := [data.channels for data in sets]) != ckpt["channels"]:
         fail(f"{sets[0].name} has {channels} channels, the run {ckpt['channels']}")

@@ -12,7 +12,6 @@ The paper ends at the ruled line; below it is the run: flags, files, messages.
 """
 import argparse
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from model import Discriminator, Generator
 from torch.nn.functional import l1_loss
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import SPLITS, Data, load_unpaired
+from common.data import load_unpaired
 
 NAME = "cyclegan"
 
@@ -108,19 +107,6 @@ def g_loss(fake: torch.Tensor) -> torch.Tensor:
     return (fake - 1).square().mean()
 
 
-def held_out(load: Callable, X: Data, Y: Data, size: int) -> tuple[str, torch.Tensor, torch.Tensor]:
-    """Up to eight images of each set, of the split that is named: of testA/ and testB/, if any."""
-    tests = [Path(X.name, f"{part}A") for part in SPLITS["test"]]
-    is_folder = Path(X.name).is_absolute()
-    split = "train" if is_folder and not any(map(Path.is_dir, tests)) else "test"
-    x, y = load(size, split=split)
-    if (x.channels, y.channels) != (X.channels, Y.channels):
-        fail(f"{X.name}: looked for test images with {X.channels} and {Y.channels} channels, as in "
-             f"training, and saw {x.channels} and {y.channels}: convert them")
-    n = min(8, len(x), len(y))
-    return split, x[:n], y[:n]
-
-
 @torch.no_grad()
 def sample(G: Generator, F: Generator, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Rows x | G(x) | F(G(x)) | y | F(y) | G(F(y)), as (6n, c, h, w). [Fig. 4]"""
@@ -136,7 +122,12 @@ def train(args: argparse.Namespace) -> None:
     X, Y = load(round(args.size * 286 / 256))  # room for random windows [authors' code]
     if args.lambda_identity and X.channels != Y.channels:
         fail(f"--lambda-identity: {args.data} has images of {X.channels} and {Y.channels} channels")
-    split, x_fixed, y_fixed = held_out(load, X, Y, args.size)  # one set through the run
+    test_x, test_y = load(args.size, split="test")  # where there is none, of training
+    if (test_x.channels, test_y.channels) != (X.channels, Y.channels):
+        fail(f"{X.name}: looked for test images with {X.channels} and {Y.channels} channels, as in "
+             f"training, and saw {test_x.channels} and {test_y.channels}: convert them")
+    n = min(8, len(test_x), len(test_y))
+    x_fixed, y_fixed = test_x[:n], test_y[:n]  # one set through the run
     torch.manual_seed(args.seed)
     G = Generator(X.channels, Y.channels, args.width, args.n_blocks).to(run.device)
     F = Generator(Y.channels, X.channels, args.width, args.n_blocks).to(run.device)
@@ -146,9 +137,8 @@ def train(args: argparse.Namespace) -> None:
     params_g, params_d = [*G.parameters(), *F.parameters()], [*D_X.parameters(), *D_Y.parameters()]
     opt_g = torch.optim.Adam(params_g, lr=args.lr, betas=(args.beta1, 0.999))
     opt_d = torch.optim.Adam(params_d, lr=args.lr, betas=(args.beta1, 0.999))
-    run.keep(X, Y, facts={"size": args.size}, values={"split": split}, G=G, F=F, D_X=D_X, D_Y=D_Y,
-             opt_g=opt_g, opt_d=opt_d, pool_x=pool_x, pool_y=pool_y, x_fixed=x_fixed,
-             y_fixed=y_fixed)  # --resume fills them; another size would fit all but the pools
+    run.keep(X, Y, facts={"size": args.size}, G=G, F=F, D_X=D_X, D_Y=D_Y, opt_g=opt_g, opt_d=opt_d,
+             pool_x=pool_x, pool_y=pool_y, x_fixed=x_fixed, y_fixed=y_fixed)  # size: of the pools
 
     batches_x, batches_y = (data.batches(args.batch_size, args.seed, run.step) for data in (X, Y))
     for step in run.steps(args.steps):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from model import FIELDS, Discriminator, Generator
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import NAMES, SPLITS, Data, load_pairs
+from common.data import Data, load_pairs
 
 NAME = "pix2pix"
 
@@ -61,11 +61,8 @@ def load_data(args: argparse.Namespace, reading: dict) -> tuple[Data, Data]:
     if held.channels != data.channels:
         fail(f"{data.name}: the held-out pairs have {held.channels} channels, the others "
              f"{data.channels}")
-    places = [f"{part}{end}" for part in SPLITS["test"] for end in ("", "A")]
-    places += [f"A/{part}" for part in SPLITS["test"]]
-    n_held = len(data) // 6
-    if args.data not in NAMES and n_held and not any(Path(data.name, p).is_dir() for p in places):
-        n = len(data) - n_held
+    n = len(data) - len(data) // 6
+    if held.split == "train" and n < len(data):
         data, held = data.subset(0, n), held.subset(n, len(held))
     return data, held
 
