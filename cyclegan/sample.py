@@ -17,7 +17,7 @@ from model import Generator
 from torch.nn.functional import pad
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import Data, fail, load_unpaired, read_photos
+from common.data import Data, load_unpaired, read_photos
 from common.images import save_grid
 
 NAME = "cyclegan"
@@ -140,7 +140,7 @@ def figures(nets: torch.nn.ModuleDict, ckpt: dict, args: argparse.Namespace, out
 
 import zipfile
 
-from common.data import BadFile
+from common.data import BadFile, fail
 from common.images import write_image
 
 

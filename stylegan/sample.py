@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from model import Generator, n_layers, sample_noise
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import Data, fail, load_images
+from common.data import Data, load_images
 from common.images import grid, save_gif, save_grid
 
 NAME = "stylegan"
@@ -198,7 +198,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
 
 import zipfile
 
-from common.data import BadFile
+from common.data import BadFile, fail
 from common.images import write_image
 
 
