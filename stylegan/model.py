@@ -11,8 +11,7 @@ returns logits, (n,). G's `config` is a row of Table 1, with all that the rows b
     C  mapping network and styles          E  noise inputs
     D  learned constant input              F  the same network, trained with mixed styles
 
-The authors' code fuses sampling and convolution from 128x128 on; that is faster there, and the same
-function. Departure: it can be conditioned on labels; here it is not, as in the paper.
+Departure: the authors' code can be conditioned on labels; here it is not, as in the paper.
 """
 import math
 
@@ -49,21 +48,37 @@ def up(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-class Blur(torch.autograd.Function):
-    """Binomial filter [1 2 1]: after up() or before pooling it makes bilinear sampling. [Sec. 2]
+def filtered(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Each feature map with a kernel (3, 3)."""
+    c = x.shape[1]
+    return F.conv2d(x, kernel.expand(c, 1, 3, 3), padding=1, groups=c)
 
-    It is symmetric, so its gradient is the filter itself, and R1 can differentiate that again;
-    torch's own second derivative of a grouped convolution goes from group to group.
-    """
 
-    @staticmethod
-    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
-        k = torch.tensor([1.0, 2.0, 1.0], dtype=x.dtype, device=x.device) / 4
-        return F.conv2d(x, k.outer(k).expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1])
+class Symmetric(torch.autograd.Function):
+    """filtered() for a symmetric kernel: its gradient is the filter itself, and R1 differentiates
+    that again; torch's own second derivative goes from feature map to feature map."""
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:
-        return Blur.apply(grad)
+    def forward(ctx, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        ctx.kernel = kernel
+        return filtered(x, kernel)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return Symmetric.apply(grad, ctx.kernel), None
+
+
+class Blur(nn.Module):
+    """Binomial filter [1 2 1]: after up() or before pooling it makes bilinear sampling. [App. C]"""
+
+    def __init__(self):
+        super().__init__()
+        k = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("kernel", k.outer(k), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        apply = Symmetric.apply if x.requires_grad else filtered  # torch can export the latter
+        return apply(x, self.kernel)
 
 
 class Linear(nn.Module):
@@ -96,6 +111,35 @@ class Conv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         padding = self.weight.shape[-1] // 2
         return F.conv2d(x, self.weight * self.scale, self.bias, padding=padding)
+
+
+FUSED = 128  # from here on sampling and convolution are one, which is faster [authors' code]
+
+
+def with_box(weight: torch.Tensor) -> torch.Tensor:
+    """Kernels (..., 3, 3) with the 2x2 box of up() or of pooling: (..., 4, 4)."""
+    w = F.pad(weight, (1, 1, 1, 1))
+    return w[..., 1:, 1:] + w[..., :-1, 1:] + w[..., 1:, :-1] + w[..., :-1, :-1]
+
+
+class UpConv(Conv):
+    """up(), then the convolution."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if 2 * x.shape[-1] < FUSED:
+            return super().forward(up(x))
+        w = with_box(self.weight * self.scale).flip(2, 3).transpose(0, 1)
+        return F.conv_transpose2d(x, w, self.bias, stride=2, padding=1)
+
+
+class DownConv(Conv):
+    """The convolution, then means over 2x2."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[-1] < FUSED:
+            return F.avg_pool2d(super().forward(x), 2)
+        w = with_box(self.weight * self.scale) / 4
+        return F.conv2d(x, w, self.bias, stride=2, padding=1)
 
 
 class Mapping(nn.Module):
@@ -160,12 +204,14 @@ class Generator(nn.Module):
         self.size, self.n_layers = size, n_layers(size)
         self.mapping = Mapping(z_dim, w_dim, mapping_layers)
         if config >= "D":
-            self.const = nn.Parameter(torch.ones(1, c[0], 4, 4))    # [authors' code: ones]
+            self.const = nn.Parameter(torch.ones(1, c[0], 4, 4))    # [App. C: ones]
         else:                                                       # as in ProGAN
             self.const = None
             self.dense = Linear(w_dim, 16 * c[0], gain=2 ** 0.5 / 4, bias=False)
         self.convs = nn.ModuleList(                                 # of layers 1, 2, ...
-            Conv(c[(i - 1) // 2], c[i // 2], bias=False) for i in range(1, self.n_layers))
+            (Conv if i % 2 else UpConv)(c[(i - 1) // 2], c[i // 2], bias=False)
+            for i in range(1, self.n_layers))
+        self.blur = Blur()
         self.epilogues = nn.ModuleList(                             # of layers 0, 1, ...
             Epilogue(c[i // 2], w_dim, config, noise_lr) for i in range(self.n_layers))
         self.to_rgb = nn.ModuleList(Conv(c_in, channels, 1, gain=1) for c_in in c)
@@ -178,15 +224,15 @@ class Generator(nn.Module):
         return [getattr(self, f"noise{i}") for i in range(self.n_layers)]
 
     def styles(self, w: torch.Tensor, w2: torch.Tensor | None = None, crossover: int = 0,
-               psi: float = 1.0) -> torch.Tensor:
+               psi: float = 1.0, truncated: int = 8) -> torch.Tensor:
         """(n, n_layers, w_dim): w, from layer `crossover` on w2 [Sec. 3.1]; where psi is not 1
-        truncated in the first eight layers, 4x4 to 32x32: w_avg + psi (w - w_avg) [App. B]."""
+        w_avg + psi (w - w_avg) in the first layers, eight for 4x4 to 32x32 [App. B; Fig. 2]."""
         layer = torch.arange(self.n_layers, device=w.device)[:, None]
         w = w[:, None].expand(-1, self.n_layers, -1)
         if w2 is not None:
             w = torch.where(layer < crossover, w, w2[:, None])
         if psi != 1:
-            w = torch.where(layer < 8, self.w_avg + psi * (w - self.w_avg), w)
+            w = torch.where(layer < truncated, self.w_avg + psi * (w - self.w_avg), w)
         return w
 
     def synthesis(self, w: torch.Tensor, noise: list[torch.Tensor] | None = None,
@@ -196,13 +242,13 @@ class Generator(nn.Module):
         Fig. 2]"""
         size, noise = size or self.size, noise or self.fixed_noise()
         if self.const is not None:
-            x = self.const.expand(len(w), -1, -1, -1)               # shapes for 1024:
+            x = self.const.expand(w.shape[0], -1, -1, -1)           # shapes for 1024:
         else:
-            x = self.dense(w[:, 0]).view(len(w), -1, 4, 4)          # (n, 512,    4,    4)
+            x = self.dense(w[:, 0]).view(w.shape[0], -1, 4, 4)   # (n, 512,    4,    4)
         x = half = self.epilogues[0](x, w[:, 0], noise[0])
         for i in range(1, n_layers(size)):                          # (n, 512,    4,    4)
             if i % 2 == 0:                                          # (n, 512,    8,    8), twice
-                half, x = x, Blur.apply(self.convs[i - 1](up(x)))         # ...
+                half, x = x, self.blur(self.convs[i - 1](x))        # ...
             else:                                                   # (n,  32,  512,  512), twice
                 x = self.convs[i - 1](x)                            # (n,  16, 1024, 1024), twice
             x = self.epilogues[i](x, w[:, i], noise[i])
@@ -244,7 +290,8 @@ class Discriminator(nn.Module):
         c = [n_maps(s, fmap_base, fmap_max) for s in sizes]
         self.from_rgb = nn.ModuleList(Conv(channels, c_out, 1) for c_out in c)
         self.convs = nn.ModuleList(Conv(c_in, c_in) for c_in in c[1:])
-        self.downs = nn.ModuleList(Conv(c[i + 1], c[i]) for i in range(len(c) - 1))
+        self.downs = nn.ModuleList(DownConv(c[i + 1], c[i]) for i in range(len(c) - 1))
+        self.blur = Blur()
         self.conv = Conv(c[0] + 1, c[0])
         self.dense = Linear(16 * c[0], c[0])
         self.logit = Linear(c[0], 1, gain=1)
@@ -255,7 +302,7 @@ class Discriminator(nn.Module):
         h = F.leaky_relu(self.from_rgb[k](x), 0.2)                  # (n,  16, 1024, 1024)
         for i in reversed(range(k)):                                # (n,  32,  512,  512)
             h = F.leaky_relu(self.convs[i](h), 0.2)                 # ...
-            h = F.leaky_relu(F.avg_pool2d(self.downs[i](Blur.apply(h)), 2), 0.2)
+            h = F.leaky_relu(self.downs[i](self.blur(h)), 0.2)
             if i == k - 1 and alpha < 1:
                 old = F.leaky_relu(self.from_rgb[i](F.avg_pool2d(x, 2)), 0.2)
                 h = torch.lerp(old, h, alpha)                       # (n, 512,    4,    4)

@@ -248,7 +248,7 @@ def loop(paper: str, argv: list[str], steps: int | None, started: float, device:
         args = train.parse_args([*argv, "--device", device, "--out", str(Path(folder, "run"))])
         grows = args.steps == 0  # its unit is images shown
         if grows:
-            args.steps, args.phase_kimg = train.count_steps(0, args), 0.0
+            args.steps, args.phase_kimg = train.Plan(0, 0, args).last, 0.0
         intervals = [v for k, v in vars(args).items() if k.endswith("_every") and v]
         steps = steps or min(math.lcm(*intervals), max(args.steps - WARM_UP, 1))
         n_run, args.steps = args.steps, max(args.steps, WARM_UP + steps + 1)
