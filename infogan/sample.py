@@ -65,7 +65,7 @@ def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[s
     return ((f"{i:06d}", x) for i, x in enumerate(pictures))
 
 
-def real(ckpt: dict, **reading) -> Data:
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
     """For --real: the set that the run was shown."""
     return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
@@ -74,12 +74,11 @@ def sweep(z: torch.Tensor, c: torch.Tensor, code: int, run: dict) -> tuple[torch
     """Fig. 2: each (z, c) as often as the code has columns, with that code alone varied: through
     its k values, or, of a continuous one, from -2 to 2 (it was trained on -1 to 1) in ten steps."""
     k, n = run["categorical"], run["n_categorical"]
-    at = slice(code * k, code * k + k) if code < n else slice(n * k + code - n, n * k + code - n + 1)
+    start = code * k if code < n else n * k + code - n
     values = (torch.eye(k) if code < n else torch.linspace(-2, 2, 10)[:, None]).to(c)
-    z, rows = z.repeat_interleave(len(values), 0), len(c)
-    c = c.repeat_interleave(len(values), 0)
-    c[:, at] = values.repeat(rows, 1)
-    return z, c
+    swept = c.repeat_interleave(len(values), 0)
+    swept[:, start:start + values.shape[1]] = values.repeat(len(c), 1)
+    return z.repeat_interleave(len(values), 0), swept
 
 
 def rows_of_figure_2(code: int, run: dict, device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,6 +153,8 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
         text = "\n".join(["step,InfoGAN: L_I,GAN with an auxiliary Q", *rows]) + "\n"
         write_bytes(out / "fig1.csv", text.encode())
         save_curves(out / "fig1.png", out / "fig1.csv")
+    print(f"wrote samples.png, fig2-c*.png, walk.gif{', fig1.png, fig2b.png' * bool(args.regular)} "
+          f"to {out}")
     if run["n_categorical"] and ckpt["classes"]:
         classify(ckpt)
 
@@ -181,11 +182,10 @@ def load_generator(path: Path | str, device: str = "cpu") -> tuple[Generator, di
     """G, and its checkpoint on the device. No flag of the training run is needed again."""
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as file:  # torch does not look at its checksums
-            if file.testzip():
-                raise ValueError
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+            raise ValueError  # torch does not look at its checksums
         ckpt = torch.load(path, map_location=device, weights_only=True)
-        if (paper := ckpt["paper"]) == NAME:
+        if (paper := ckpt.get("paper", NAME)) == NAME:
             G = build(ckpt).to(device).requires_grad_(False)
     except FileNotFoundError:
         fail(f"no checkpoint at {path.resolve()}: run {NAME}/train.py first, or give --ckpt")
@@ -245,12 +245,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.each:
         write_all(args.each, each(G, ckpt, args))
     if args.real:
-        data = real(ckpt, root=run["data_root"], skip_bad=run["skip_bad"])
+        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"])
         write_all(args.real, real_pictures(data, args.n, args.seed))
     if not (args.each or args.real):
         out = args.out or args.ckpt.parent / "figures"
         figures(G, ckpt, args, out)
-        print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} to {out}")
 
 
 if __name__ == "__main__":
