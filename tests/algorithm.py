@@ -1,48 +1,71 @@
-"""For the tests of one whole step: a run of train.py's own train() in float64, step by step."""
+"""For the tests of one whole step: a run in float64, and what it is compared with."""
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import torch
-from conftest import load, tiny
 
 from common.data import Data
 
 
 @contextlib.contextmanager
 def float64() -> Iterator[None]:
-    """New tensors, and the pictures of every stream, are float64."""
-    batches = Data.batches
+    """Weights, noise and images are doubles: two ways to compute the same differ by 1e-15."""
+    def double(x):
+        if isinstance(x, tuple):
+            return tuple(map(double, x))
+        return x.double() if x.is_floating_point() else x
 
-    def cast(fields):
-        if isinstance(fields, tuple):
-            return tuple(map(cast, fields))
-        return fields.double() if fields.is_floating_point() else fields
-
+    batches, item = Data.batches, Data.__getitem__
     torch.set_default_dtype(torch.float64)
     try:
-        with mock.patch.object(Data, "batches", lambda *args, **kwargs:
-                               map(cast, batches(*args, **kwargs))):
+        with (mock.patch.object(Data, "batches", lambda *a, **k: map(double, batches(*a, **k))),
+              mock.patch.object(Data, "__getitem__", lambda *a: double(item(*a)))):
             yield
     finally:
         torch.set_default_dtype(torch.float32)
 
 
-def three_steps(paper: str, out: Path, *flags) -> tuple[dict, dict]:
-    """The checkpoints after step 1, for a test to go on from by the paper's algorithm, and after
-    step 3. Call within float64(). Step s begins with torch.manual_seed(s), the stream with
-    batches(4, seed=0), of which step s has batch s - 1."""
-    train = load(paper, "train")
-    train.train(train.parse_args(tiny(paper, out, "--steps", 3, "--keep-every", 1, *flags)))
-    return tuple(torch.load(out / name, weights_only=True)
-                 for name in ("ckpt-000001.pt", "ckpt.pt"))
+class SGD:
+    """With momentum, as torch has it: v = m v + gradient, w = w - lr v."""
+
+    def __init__(self, weights):
+        self.weights = list(weights)
+        self.v = [torch.zeros_like(w) for w in self.weights]
+
+    def step(self, loss: torch.Tensor, lr: float, m: float) -> None:
+        gradients = torch.autograd.grad(loss, self.weights)
+        with torch.no_grad():
+            for w, v, g in zip(self.weights, self.v, gradients, strict=True):
+                w -= lr * v.mul_(m).add_(g)
 
 
-def assert_same(parts: dict, ckpt: dict, tolerance: float = 1e-7) -> None:
-    """parts: name -> network, optimiser or tensor: what the checkpoint holds, to rounding. (Adam
-    makes much of the rounding in a gradient that is 0, such as a bias's before batch norm.)"""
-    for name, part in parts.items():
-        state = part if isinstance(part, torch.Tensor) else part.state_dict()
-        torch.testing.assert_close(state, ckpt[name], rtol=tolerance, atol=tolerance,
-                                   msg=lambda m, name=name: f"{name}: {m}")
+class Adam:
+    """Kingma, Ba, ICLR 2015, Algorithm 1."""
+
+    def __init__(self, weights, beta1: float, beta2: float = 0.999):
+        self.weights, self.betas, self.t = list(weights), (beta1, beta2), 0
+        self.m, self.v = ([torch.zeros_like(w) for w in self.weights] for _ in "mv")
+
+    def step(self, loss: torch.Tensor, lr: float) -> None:
+        self.t += 1
+        (b1, b2), t = self.betas, self.t
+        gradients = torch.autograd.grad(loss, self.weights)
+        with torch.no_grad():
+            for w, m, v, g in zip(self.weights, self.m, self.v, gradients, strict=True):
+                m.mul_(b1).add_((1 - b1) * g)
+                v.mul_(b2).add_((1 - b2) * g ** 2)
+                w -= lr * (m / (1 - b1 ** t)) / ((v / (1 - b2 ** t)).sqrt() + 1e-8)
+
+
+def assert_same_run(out: Path, rows: list[list[float]], tolerance: float = 1e-11,
+                    **nets: torch.nn.Module) -> None:
+    """The run in `out` has these networks, buffers too, and these rows of numbers in its log. (Adam
+    makes much of the rounding in a gradient that is 0, a bias's before batch norm: 1e-7.)"""
+    ckpt = torch.load(out / "ckpt.pt", weights_only=True)
+    for name, net in nets.items():
+        torch.testing.assert_close(ckpt[name], net.state_dict(), rtol=tolerance, atol=tolerance)
+    log = [[float(cell) for cell in line.split(",")[1:]]
+           for line in (out / "log.csv").read_text().splitlines()[1:]]
+    torch.testing.assert_close(torch.tensor(log), torch.tensor(rows), rtol=0, atol=6e-6)

@@ -3,7 +3,7 @@ import copy
 
 import pytest
 import torch
-from algorithm import assert_same, float64, three_steps
+from algorithm import Adam, assert_same_run, float64
 from conftest import assert_uniform, load, n_parameters, tiny
 
 from common import data
@@ -112,41 +112,38 @@ def test_steps_are_the_algorithms(tmp_path, flags):
     """z_D and z_G are two draws; G's gradient goes through input and target, D's through neither;
     k moves by gamma L(x) - L(G(z_G)), in [0, 1], and is a constant to both; M_global is summed."""
     with float64():
-        before, after = three_steps("began", tmp_path, *SMALL, "--gamma", 0.9, *flags)
-        run = before["args"]
-        shape = run["size"], 3, 5, 3, run["skip"]
+        args = train.parse_args(tiny("began", tmp_path, *SMALL, "--gamma", 0.9, *flags,
+                                     "--steps", 3))
+        train.train(args)
+        torch.manual_seed(0)
+        train.sample_z(64, 5)  # of the run's pictures
+        shape = args.size, 3, 5, 3, args.skip
         G, D = model.Generator(*shape), model.Discriminator(*shape)
-        opts = {"opt_g": torch.optim.Adam(G.parameters(), lr=run["lr"]),
-                "opt_d": torch.optim.Adam(D.parameters(), lr=run["lr"])}
-        parts = dict(G=G, D=D, **opts)
-        for name, part in parts.items():
-            part.load_state_dict(before[name])
-        k, M_sum = before["k"].item(), before["M_sum"].item()
-        batches = data.load_images("faces", run["size"]).batches(4, seed=0, start=1)
-        for step in (2, 3):
+        opt_g, opt_d, rows = Adam(G.parameters(), 0.9), Adam(D.parameters(), 0.9), []
+        k = M_sum = 0.0
+        batches = data.load_images("faces", args.size).batches(4, seed=0)
+        for step in (1, 2, 3):
             torch.manual_seed(step)
-            c = max(0, 1 - step / run["residual"]) if run["residual"] else 0.0
+            c = max(0, 1 - step / args.residual) if args.residual else 0.0
 
-            def L(v, of=D, c=c):
-                return ((v - of(v, c)).abs() ** run["eta"]).mean()
+            def L(v, c=c):
+                return ((v - D(v, c)).abs() ** args.eta).mean()
 
             x, x_fake = next(batches), G(torch.rand(4, 5) * 2 - 1, c).detach()
             real = L(x)
-            step_on(opts["opt_d"], real - k * L(x_fake), D)
+            loss_d = real - k * L(x_fake)
+            opt_d.step(loss_d, args.lr)
             loss_g = L(G(torch.rand(4, 5) * 2 - 1, c))
-            step_on(opts["opt_g"], loss_g, G)
-            real, loss_g = real.item(), loss_g.item()
-            k = min(max(k + run["lambda_k"] * (0.9 * real - loss_g), 0), 1)
-            M_sum += real + abs(0.9 * real - loss_g)
-        assert_same({**parts, "k": torch.tensor(float(k)), "M_sum": torch.tensor(M_sum)}, after)
-        assert 0 < k
-
-
-def step_on(opt, loss, net):
-    for p, grad in zip(net.parameters(), torch.autograd.grad(loss, list(net.parameters())),
-                       strict=True):
-        p.grad = grad
-    opt.step()
+            opt_g.step(loss_g, args.lr)
+            balance = 0.9 * real.item() - loss_g.item()
+            k = min(max(k + args.lambda_k * balance, 0), 1)
+            M = real.item() + abs(balance)
+            M_sum += M
+            rows.append([loss_d.item(), loss_g.item(), real.item(), loss_g.item(), k, M, args.lr])
+    assert_same_run(tmp_path, rows, G=G, D=D)
+    ckpt = torch.load(tmp_path / "ckpt.pt", weights_only=True)
+    assert ckpt["k"].item() == pytest.approx(k) and k > 0
+    assert ckpt["M_sum"].item() == pytest.approx(M_sum)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from algorithm import assert_same, float64, three_steps
+from algorithm import Adam, assert_same_run, float64
 from conftest import load, n_parameters, tiny
 
 from common import data
@@ -107,36 +107,29 @@ def test_steps_are_the_algorithms(tmp_path, flags, pt):
     """G's gradient goes through both occurrences of its picture, and only it sees f_PT; a fake is
     a constant in D's step; each step has a z of its own. A margin that some fakes pass."""
     with float64():
-        before, after = three_steps("ebgan", tmp_path, *flags, "--margin", 6.3)
-        run = before["args"]
-        G = model.Generator(run["arch"], run["size"], 1, 100, run["layers_g"], run["width_g"])
-        D = model.Discriminator(run["arch"], run["size"], 1, run["layers_d"], run["width_d"])
-        opt_g = torch.optim.Adam(G.parameters(), lr=1e-3)
-        opt_d = torch.optim.Adam(D.parameters(), lr=1e-3)
-        parts = dict(G=G, D=D, opt_g=opt_g, opt_d=opt_d)
-        for name, part in parts.items():
-            part.load_state_dict(before[name])
-        batches = data.load_images("digits", run["size"]).batches(4, seed=0, start=1)
-        for step in (2, 3):
+        args = train.parse_args(tiny("ebgan", tmp_path, *flags, "--margin", 6.3, "--steps", 3))
+        train.train(args)
+        torch.manual_seed(0)
+        torch.randn(64, 100)  # of the run's pictures
+        G = model.Generator(args.arch, args.size, 1, 100, args.layers_g, args.width_g)
+        D = model.Discriminator(args.arch, args.size, 1, args.layers_d, args.width_d)
+        opt_g, opt_d, rows = Adam(G.parameters(), 0.9), Adam(D.parameters(), 0.9), []
+        batches = data.load_images("digits", args.size).batches(4, seed=0)
+        for step in (1, 2, 3):
             torch.manual_seed(step)
             x, x_fake = next(batches), G(torch.randn(4, 100)).detach()
             real = ((D(x)[0] - x) ** 2).sum((1, 2, 3)).sqrt()
             fake = ((D(x_fake)[0] - x_fake) ** 2).sum((1, 2, 3)).sqrt()
-            loss = real.sum() / 4 + sum(max(6.3 - e, 0 * e) for e in fake) / 4
-            step_on(opt_d, loss, D)
+            loss_d = real.mean() + sum(max(6.3 - e, 0 * e) for e in fake) / 4
+            opt_d.step(loss_d, 1e-3)
             x_fake = G(torch.randn(4, 100))
             x_hat, s = D(x_fake)
-            loss = ((x_hat - x_fake) ** 2).sum((1, 2, 3)).sqrt().mean()
-            cosines = [torch.cosine_similarity(s[i], s[j], 0) for i in range(4) for j in range(i)]
-            step_on(opt_g, loss + pt * sum(c ** 2 for c in cosines) / 6, G)
-        assert_same(parts, after)
-
-
-def step_on(opt, loss, net):
-    for p, grad in zip(net.parameters(), torch.autograd.grad(loss, list(net.parameters())),
-                       strict=True):
-        p.grad = grad
-    opt.step()
+            f_pt = sum(torch.cosine_similarity(s[i], s[j], 0) ** 2
+                       for i in range(4) for j in range(i)) / 6
+            loss_g = ((x_hat - x_fake) ** 2).sum((1, 2, 3)).sqrt().mean() + pt * f_pt
+            opt_g.step(loss_g, 1e-3)
+            rows.append([v.mean().item() for v in (loss_d, loss_g, real, fake, f_pt)])
+    assert_same_run(tmp_path, rows, 1e-7, G=G, D=D)
 
 
 # sample.py

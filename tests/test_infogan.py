@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from algorithm import assert_same, float64, three_steps
+from algorithm import Adam, assert_same_run, float64
 from conftest import assert_uniform, load, n_parameters, tiny
 from torch.distributions import Categorical, Normal
 
@@ -135,40 +135,34 @@ def test_steps_are_the_algorithms(tmp_path, flags, k, n, m, fix_std, weights):
     through both; nothing else moves anything."""
     d_weights = weights if any(weights) else (1, 1)  # --regular: Q learns all the same
     with float64():
-        before, after = three_steps("infogan", tmp_path, *SMALL, *flags)
-        size = before["args"]["size"]
-        G = model.Generator(size, 1, 62 + n * k + m, 4)
-        D = model.Discriminator(size, 1, n * k + 2 * m, 4)
-        opt_g = torch.optim.Adam(G.parameters(), lr=1e-3, betas=(0.5, 0.999))
-        opt_d = torch.optim.Adam(D.parameters(), lr=2e-4, betas=(0.5, 0.999))
-        parts = dict(G=G, D=D, opt_g=opt_g, opt_d=opt_d)
-        for name, part in parts.items():
-            part.load_state_dict(before[name])
-        batches = data.load_images("digits", size).batches(4, seed=0, start=1)
-        for step in (2, 3):
+        args = train.parse_args(tiny("infogan", tmp_path, *SMALL, *flags, "--steps", 3))
+        train.train(args)
+        torch.manual_seed(0)
+        train.sample_z(8, 62), train.sample_c(8, k, n, m)  # of the run's pictures
+        G = model.Generator(args.size, 1, 62 + n * k + m, 4)
+        D = model.Discriminator(args.size, 1, n * k + 2 * m, 4)
+        opt_g, opt_d, rows = Adam(G.parameters(), 0.5), Adam(D.parameters(), 0.5), []
+        batches = data.load_images("digits", args.size).batches(4, seed=0)
+        for step in (1, 2, 3):
             torch.manual_seed(step)
             x = next(batches)
             z, c = train.sample_z(4, 62), train.sample_c(4, k, n, m)
             x_fake = G(z, c).detach()
-            p_real, (logits, q) = D(x)[0].sigmoid(), D(x_fake)
-            information = sum(w * v for w, v in zip(d_weights, log_q(q, c, k, n, fix_std),
-                                                    strict=True))
-            loss = -(p_real.log() + (1 - logits.sigmoid()).log() + information).mean()
-            for p, grad in zip(D.parameters(), torch.autograd.grad(
-                    loss, list(D.parameters()), allow_unused=True), strict=True):
-                p.grad = grad
-            opt_d.step()
+            real, (logits, q) = D(x)[0].sigmoid(), D(x_fake)
+            fake, (disc, cont) = logits.sigmoid(), log_q(q, c, k, n, fix_std)
+            disc, cont = disc + n * math.log(k), cont + m * math.log(2)  # + H(c)
+            loss_d = -(real.log() + (1 - fake).log()).mean() - (
+                d_weights[0] * disc + d_weights[1] * cont).mean()
+            opt_d.step(loss_d, 2e-4)
 
             z, c = train.sample_z(4, 62), train.sample_c(4, k, n, m)
             logits, q = D(G(z, c))
-            information = sum(w * v for w, v in zip(weights, log_q(q, c, k, n, fix_std),
-                                                    strict=True))
-            loss = -(logits.sigmoid().log() + information).mean()
-            for p, grad in zip(G.parameters(), torch.autograd.grad(
-                    loss, list(G.parameters())), strict=True):
-                p.grad = grad
-            opt_g.step()
-        assert_same(parts, after)
+            disc, cont = log_q(q, c, k, n, fix_std)
+            disc, cont = disc + n * math.log(k), cont + m * math.log(2)  # + H(c)
+            loss_g = -(logits.sigmoid().log() + weights[0] * disc + weights[1] * cont).mean()
+            opt_g.step(loss_g, 1e-3)
+            rows.append([v.mean().item() for v in (loss_d, loss_g, disc, cont, real, fake)])
+    assert_same_run(tmp_path, rows, 1e-7, G=G, D=D)
 
 
 # sample.py
