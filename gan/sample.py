@@ -15,7 +15,7 @@ import torch
 from model import Generator
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import NAMES, Data, fail, load_images
+from common.data import NAMES, Data, load_images
 from common.images import grid, save_gif, save_grid
 
 NAME = "gan"
@@ -128,7 +128,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
 
 import zipfile
 
-from common.data import BadFile
+from common.data import BadFile, fail
 from common.images import write_image
 
 

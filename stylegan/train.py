@@ -1,214 +1,66 @@
 """StyleGAN: A Style-Based Generator Architecture for Generative Adversarial Networks. Karras,
 Laine, Aila. CVPR 2019, arXiv 1812.04948.
 
-    python stylegan/train.py                                      drawn faces, minutes on two cores
-    python stylegan/train.py --data path/to/images --size 64      your own pictures
-    python stylegan/train.py --paper --data path/to/ffhq          the paper's own scale, FFHQ
-    torchrun --nproc_per_node=8 stylegan/train.py --paper --data path/to/ffhq     on eight GPUs
-    python stylegan/train.py --resume                             goes on where the last run stopped
+    python stylegan/train.py                                    drawn faces, minutes on two cores
+    python stylegan/train.py --data path/to/images --size 64    your own pictures
+    python stylegan/train.py --paper --accumulate 8 --data path/to/ffhq    the paper's own scale
+    torchrun --nproc_per_node=8 stylegan/train.py --paper --data path/to/ffhq    on eight GPUs
+    python stylegan/train.py --resume                           goes on where the last run stopped
 
 What this paper changes: G. Its input z becomes w, the style of every layer; what the layers work on
 starts as a constant, and detail comes from noise (model.py). D and the growing are ProGAN's.
+The paper ends at the ruled line; below it is the run: flags, files, messages.
 """
 import argparse
 import copy
-import io
-import math
-import os
-import signal
 import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from model import SIZES, Discriminator, Generator, n_layers, sample_noise, up
-from torch import nn
-from torch.nn.utils import parameters_to_vector
+from model import SIZES, Discriminator, Generator, n_layers, n_maps, sample_noise, up
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(1, str(ROOT))  # the repository root, for common/
-from common.data import fail, load_images  # noqa: E402
-from common.images import save_curves, save_gif, save_grid  # noqa: E402
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
+from common.data import load_images
 
 NAME = "stylegan"
-PAPER = dict(          # --paper: config F on FFHQ, on eight GPUs
-    size=1024,         # [Sec. 2]
-    fmap_base=8192,    # [authors' code]
-    fmap_max=512,      # [Fig. 1]
-    z_dim=512,         # [Fig. 1]
-    w_dim=512,         # [Fig. 1]
-    mapping_layers=8,  # [Fig. 1]
-    mirror=True,       # [App. C]
-    noise_lr=1.0,      # [authors' code]
-    batch_size=32,     # [authors' code]
-    gamma=10.0,        # [App. C]
-    lr=1e-3,           # [App. C]
-    ema_kimg=10.0,     # [authors' code]
-    kimg=25_000.0,     # [App. C]
-    phase_kimg=600.0,  # [authors' code]
-)
-SCALE = ", ".join(f"{name} {value}" for name, value in PAPER.items())
 LR_FACTOR = {128: 1.5, 256: 2, 512: 3, 1024: 3}  # of --lr; below 128 it is 1 [authors' code]
-BUCKET = 2**23  # numbers in a message between processes [ours]
 
 
-def number(kind: type, low: float, high: float = math.inf):
-    """An argparse type: an int or float in [low, high)."""
-    def parse(text: str):
-        if not low <= kind(text) < high:
-            raise argparse.ArgumentTypeError(f"{text} is not in [{low}, {high})")
-        return kind(text)
-    parse.__name__ = kind.__name__  # for argparse's own message
-    return parse
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Flags given now > the checkpoint's (--resume) > PAPER (--paper) > the defaults below."""
-    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=lambda prog:
-        argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100))
-    p.error = fail  # one line, without the usage
-    add = p.add_argument
-    add("--data", default="faces", help="faces, digits, mnist, cifar10, lsun/..., or a folder")
-    add("--data-root", default=str(ROOT / "data"), help="where downloaded sets are kept")
-    add("--out", default=f"runs/{NAME}", help="the folder of this run")
-    add("--size", type=int, default=32, choices=SIZES, help="at the end; paper: 1024 [Sec. 2]")
-    add("--config", default="F", choices=tuple("BCDEF"), help="a row of the ablation [Table 1]")
-    add("--fmap-base", type=number(int, 1), default=512,
-        help="a layer has 2 fmap-base / its size channels; paper: 8192 [authors' code]")
-    add("--fmap-max", type=number(int, 1), default=64, help="but at most; paper: 512 [Fig. 1]")
-    add("--z-dim", type=number(int, 1), default=128, help="length of z; paper: 512 [Fig. 1]")
-    add("--w-dim", type=number(int, 1), default=128, help="length of w; paper: 512 [Fig. 1]")
-    add("--mapping-layers", type=number(int, 0), default=2, help="from z to w. Departure: 2, for "
-        "runs too short to train the mapping, of which eight would make all w alike; paper: 8 "
-        "[Fig. 1, Table 4]")
-    add("--mixing", type=number(float, 0, 1.001), default=0.9,
-        help="how often a batch takes its styles from two z [Table 2]")
-    add("--noise-lr", type=number(float, 0), default=0.1, help="factor of the learning rate of B, "
-        "the strength of the noise. Departure: 0.1, or at first noise draws what styles have not "
-        "learnt yet; 1 [authors' code]")
-    add("--mirror", action="store_true", help="flip half of the images [App. C]")
-    add("--batch-size", type=number(int, 1), default=8,
-        help="at --size, and at each half of it below 64 twice as many; 32 [authors' code, 8 GPUs]")
-    add("--accumulate", type=number(int, 1), default=1,
-        help="parts in which a batch is computed, for less memory; the result is the same [ours]")
-    add("--loss", default="logistic", choices=("logistic", "wgan-gp"),
-        help="with R1; wgan-gp: for CelebA-HQ [Sec. 2.1]")
-    add("--gamma", type=number(float, 0), default=1.0,
-        help="R1's weight. Departure: 1, for pictures of few pixels; paper: 10 [App. C]")
-    add("--lambda-gp", type=number(float, 0), default=10.0, help="wgan-gp's penalty [ProGAN]")
-    add("--lr", type=number(float, 0), default=2e-3,
-        help="Adam's learning rate up to 64x64, then up to three times that. Departure: 0.002, for "
-        "some thousand updates; paper: 0.001 [App. C]")
-    add("--ema-kimg", type=number(float, 0.001), default=1.0,
-        help="thousands of images in which the mean of G forgets half. Departure: 1, for runs of "
-        "some ten; paper: 10 [authors' code]")
-    add("--kimg", type=number(float, 0.001), default=80.0,
-        help="thousands of images shown to D; paper: 25,000 [App. C]")
-    add("--phase-kimg", type=number(float, 0), default=12.0, help="thousands at one resolution, "
-        "then of fading to the next; 0: all at --size; paper: 600 [authors' code]")
-    add("--steps", type=number(int, 1), help="updates of G; by default what --kimg takes")
-    add("--log-every", type=number(int, 1), default=25, help="steps between rows of log.csv")
-    add("--sample-every", type=number(int, 1), default=100, help="steps between sample grids")
-    add("--save-every", type=number(int, 1), default=250, help="steps between checkpoints")
-    add("--workers", type=number(int, 0), default=4, help="readers of a set too large to keep")
-    add("--seed", type=number(int, 0, 2**32), default=0, help="of weights, noise, the data's order")
-    add("--device", default=str(torch.accelerator.current_accelerator())
-        if torch.accelerator.is_available() else "cpu", help="cuda, mps or cpu; the best there is")
-    add("--skip-bad", action="store_true", help="leave unreadable images out, do not stop")
-    add("--paper", action="store_true", help=f"the paper's scale: {SCALE}")
-    add("--resume", action="store_true", help="go on from OUT/ckpt.pt; flags given now override")
-    args = p.parse_args(argv)
-    ckpt = Path(args.out) / "ckpt.pt"
-    if args.paper:
-        p.set_defaults(**PAPER)
-    if args.resume:
-        p.set_defaults(**load_checkpoint(ckpt)["args"])
-    elif ckpt.exists():
-        fail(f"{ckpt.resolve()} exists: --resume goes on with that run, --out DIR starts another")
-    return p.parse_args(argv)
-
-
-def pick_device(name: str) -> torch.device:
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as e:
-        fail(f"--device {name}: {str(e).splitlines()[0]}")
-
-
-def load_checkpoint(path: Path) -> dict:
-    """Tensors and plain types only: nothing that a file holds is executed."""
-    try:
-        ckpt = torch.load(path, map_location="cpu", weights_only=True)
-        paper = ckpt["paper"]
-    except FileNotFoundError:
-        fail(f"no checkpoint at {path.resolve()}: start the run without --resume")
-    except Exception as e:  # torch's readers raise many kinds
-        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
-    if paper != NAME:
-        fail(f"{path.resolve()} is a checkpoint of {paper}, not of {NAME}")
-    return ckpt
-
-
-def save_checkpoint(path: Path, ckpt: dict) -> None:
-    """Written beside, flushed, renamed: a kill or a full disk leaves the last good file."""
-    buffer, tmp = io.BytesIO(), path.with_suffix(".tmp")
-    torch.save(ckpt, buffer)  # in memory first: a full disk is then a plain OSError
-    try:
-        with open(tmp, "wb") as f:
-            f.write(buffer.getbuffer())
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(tmp, path)
-    finally:
-        tmp.unlink(missing_ok=True)
-
-
-def show(line: str) -> None:
-    """A status line: rewritten in place on a terminal, one below the other in a file."""
-    tty = sys.stdout.isatty()
-    print(f"\r\x1b[K{line}" if tty else line, end="" if tty else "\n", flush=True)
-
-
-def check_finite(step: int, ckpt: Path, **terms: torch.Tensor) -> None:
-    """Ends the run before a NaN is saved."""
-    for name, value in terms.items():
-        if not value.isfinite().all():
-            fail(f"{name} is not finite at step {step}; last good checkpoint: {ckpt.resolve()}")
-
-
-def join(device: str) -> tuple[int, int]:
-    """(rank, world): which process this is of how many. torchrun tells by the environment."""
-    if "WORLD_SIZE" not in os.environ:
-        return 0, 1
-    if device.startswith("cuda"):
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    if dist.get_rank() > 0:
-        sys.stdout = open(os.devnull, "w")  # only the first process speaks, and writes the files
-    return dist.get_rank(), dist.get_world_size()
-
-
-def average(tensors: list[torch.Tensor], world: int) -> None:
-    """Each becomes its mean over all processes. They travel together, in few large messages."""
-    if world > 1:
-        flat = torch.cat([t.flatten() for t in tensors])
-        for bucket in flat.split(BUCKET):
-            dist.all_reduce(bucket)
-        for t, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-            t.copy_(total.view_as(t) / world)
-
-
-def any_signal(stop: list[int], device: torch.device, world: int) -> int:
-    """The one that some process has received, or 0: all of them stop after the same step."""
-    number = stop[0] if stop else 0
-    if world > 1:
-        largest = torch.tensor(number, device=device)
-        dist.all_reduce(largest, dist.ReduceOp.MAX)
-        number = int(largest)
-    return number
+def settings(add) -> None:
+    #    flag                here --paper  what it is [where the paper has it]
+    add("--data",         "faces", "ffhq", "a set by its name, or a folder [Sec. 2]")
+    add("--size",              32,   1024, "height and width at the end [Sec. 2]", SIZES)
+    add("--config",           "F",    "F", "a row of the ablation [Table 1]", tuple("BCDEF"))
+    add("--fmap-base",        512,   8192, "a layer has 2 FMAP_BASE / its size channels "
+        "[authors' code]")
+    add("--fmap-max",          64,    512, "but at most [Fig. 1]")
+    add("--z-dim",            128,    512, "length of z [Fig. 1]")
+    add("--w-dim",            128,    512, "length of w [Fig. 1]")
+    add("--mapping-layers",     2,      8, "from z to w. Departure: 2, for runs too short to train "
+        "the mapping, of which eight would make all w alike [Fig. 1, Table 4]", low=0)
+    add("--mixing",           0.9,    0.9, "how often a batch takes its styles from two z "
+        "[Table 2]", below=1.001)
+    add("--noise-lr",         0.1,    1.0, "factor of the learning rate of B, the strength of the "
+        "noise. Departure: 0.1, or it draws what styles have not learnt yet [authors' code]")
+    add("--mirror",         False,   True, "flip half of the images [App. C]")
+    add("--batch-size",         8,     32, "images a step at SIZE, and at each half of it below 64 "
+        "twice as many [authors' code, eight GPUs]")
+    add("--accumulate",         1,      1, "parts of a batch, one after the other: less memory, "
+        "the same result [ours]")
+    add("--lr",              2e-3,   1e-3, "Adam's learning rate up to 64x64, then up to three "
+        "times that. Departure: 0.002, for some thousand updates [App. C]")
+    add("--gamma",            1.0,   10.0, "R1's weight. Departure: 1, for few pixels [App. C]")
+    add("--ema-kimg",         1.0,   10.0, "thousands of images in which the mean of G forgets "
+        "half. Departure: 1, for runs of some ten [authors' code]", low=0.001)
+    add("--kimg",            80.0, 25e3, "thousands of images shown to D [App. C]", low=0.001)
+    add("--phase-kimg",      12.0,  600.0, "thousands at one resolution, then of fading to the "
+        "next; 0: all at SIZE [authors' code]")
+    add("--steps",              0,      0, "updates of G; 0: what --kimg takes", low=0)
+    add("--log-every",         25,     25, "steps between rows of log.csv")
+    add("--sample-every",     100,   5000, "steps between sample grids")
+    add("--save-every",       250,   1000, "steps between checkpoints")
 
 
 def schedule(shown: int, args: argparse.Namespace) -> tuple[int, float, int]:
@@ -226,13 +78,28 @@ def schedule(shown: int, args: argparse.Namespace) -> tuple[int, float, int]:
     return size, alpha, args.batch_size * max(1, min(64, args.size) // size)
 
 
-def count_steps(shown: int, args: argparse.Namespace) -> int:
-    """From so many images to those of --kimg."""
-    steps = 0
-    while shown < 1000 * args.kimg:
-        shown += schedule(shown, args)[2]
-        steps += 1
-    return steps
+class Plan:
+    """The rest of a run: its last step, and, for the ETA, plan[step], the work done by then: of a
+    step its images times the numbers in a picture's feature maps. [ours]"""
+
+    def __init__(self, step: int, shown: int, args: argparse.Namespace):
+        self.steps, self.work = [step], [0.0]  # where the size changes
+        while True:
+            size, _, n = schedule(shown, args)
+            k = args.steps - step if args.steps else math.ceil((1000 * args.kimg - shown) / n)
+            if size < args.size:
+                phases = 2 * (size // 8).bit_length() - 1
+                k = min(k, (phases * round(1000 * args.phase_kimg) - shown) // n + 1)
+            if k <= 0:
+                break
+            maps = [s * s * n_maps(s, args.fmap_base, args.fmap_max) for s in SIZES if s <= size]
+            step, shown = step + k, shown + k * n
+            self.steps.append(step)
+            self.work.append(self.work[-1] + k * n * sum(maps))
+        self.last = step
+
+    def __getitem__(self, step: int) -> float:
+        return float(np.interp(step, self.steps, self.work))
 
 
 def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -240,15 +107,15 @@ def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Te
     return torch.randn(n, z_dim, device=device)
 
 
-def draw(n: int, size: int, args: argparse.Namespace, device: torch.device, mine: slice):
-    """For n images z, z2, the layer from which on z2 rules [Sec. 3.1], and noise. Every process
-    draws all of it, as one process alone would, and keeps its own rows."""
-    z, z2 = sample_z(n, args.z_dim, device)[mine], sample_z(n, args.z_dim, device)[mine]
-    noise = [maps[mine] for maps in sample_noise(n, size, device)]
-    crossover = n_layers(size)
+def draw(n: int, size: int, args: argparse.Namespace, device: torch.device, parts: list[slice]
+         ) -> tuple[torch.Tensor, list[tuple]]:
+    """z for n images, and G's input for these parts of them: z, z2, the layer from which on z2
+    rules [Sec. 3.1], noise. Every process draws all of it, as one process alone would."""
+    z, z2 = sample_z(n, args.z_dim, device), sample_z(n, args.z_dim, device)
+    noise, crossover = sample_noise(n, size, device), n_layers(size)
     if torch.rand(()) < args.mixing and args.config == "F":
         crossover = int(torch.randint(1, n_layers(size), ()))
-    return z, z2, crossover, noise
+    return z, [(z[i], z2[i], crossover, [maps[i] for maps in noise]) for i in parts]
 
 
 def shrink(x: torch.Tensor, size: int, alpha: float) -> torch.Tensor:
@@ -257,17 +124,14 @@ def shrink(x: torch.Tensor, size: int, alpha: float) -> torch.Tensor:
     return torch.lerp(up(F.avg_pool2d(x, 2)), x, alpha) if alpha < 1 else x
 
 
-def d_loss(real: torch.Tensor, fake: torch.Tensor, loss: str = "logistic") -> torch.Tensor:
-    """-E[log D(x)] - E[log(1 - D(G(z)))], from logits (n,); or wgan-gp: E[D(G(z))] - E[D(x)] +
-    0.001 E[D(x)^2], where the last term keeps D(x) from drifting away. [ProGAN, App. A.1]"""
-    if loss == "wgan-gp":
-        return fake.mean() - real.mean() + 0.001 * real.square().mean()
+def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """-E[log D(x)] - E[log(1 - D(G(z)))], from logits (n,). GAN paper, Eq. 1, negated."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()  # softplus(-a) = -log sigmoid(a)
 
 
-def g_loss(fake: torch.Tensor, loss: str = "logistic") -> torch.Tensor:
-    """-E[log D(G(z))], from logits (n,): the non-saturating loss; or wgan-gp: -E[D(G(z))]."""
-    return -fake.mean() if loss == "wgan-gp" else F.softplus(-fake).mean()
+def g_loss(fake: torch.Tensor) -> torch.Tensor:
+    """-E[log D(G(z))], from logits (n,): the non-saturating loss. [App. C]"""
+    return F.softplus(-fake).mean()
 
 
 def r1(real: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -276,28 +140,17 @@ def r1(real: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return grad.flatten(1).square().sum(1).mean()
 
 
-def gradient_penalty(D: nn.Module, x: torch.Tensor, x_fake: torch.Tensor, eps: torch.Tensor,
-                     alpha: float) -> torch.Tensor:
-    """E[(|grad D(x_hat)|_2 - 1)^2], x_hat = eps x_fake + (1 - eps) x. [ProGAN; WGAN-GP, Eq. 3]"""
-    x_hat = torch.lerp(x, x_fake, eps).detach().requires_grad_()
-    grad, = torch.autograd.grad(D(x_hat, alpha).sum(), x_hat, create_graph=True)
-    return (grad.flatten(1).norm(dim=1) - 1).square().mean()
-
-
 @torch.no_grad()
-def track_w(G: Generator, z: torch.Tensor, world: int) -> None:
+def track_w(G: Generator, z: torch.Tensor) -> None:
     """w_avg moves 0.005 of the way to the mean w of this batch. [authors' code]"""
-    mean = G.mapping(z).mean(0)
-    average([mean], world)
-    G.w_avg.lerp_(mean, 0.005)
+    G.w_avg.lerp_(G.mapping(z).mean(0), 0.005)
 
 
 @torch.no_grad()
 def update_ema(G_ema: Generator, G: Generator, beta: float) -> None:
     """Weights: beta theirs + (1 - beta) G's; w_avg is G's. [authors' code, there with D's update:
     a Departure, so that a checkpoint's mean has its last weights]"""
-    for p_ema, p in zip(G_ema.parameters(), G.parameters(), strict=True):
-        p_ema.lerp_(p, 1 - beta)
+    torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - beta)
     G_ema.w_avg.copy_(G.w_avg)
 
 
@@ -309,156 +162,390 @@ def sample(G: Generator, z: torch.Tensor, size: int, alpha: float) -> torch.Tens
 
 
 def train(args: argparse.Namespace) -> None:
-    rank, world = join(args.device)
-    out, device = Path(args.out), pick_device(args.device)
-    if args.batch_size % (4 * args.accumulate * world):
+    run = Run(args)
+    if args.batch_size % (4 * args.accumulate * run.world):
         fail(f"--batch-size {args.batch_size}: minibatch stddev has groups of 4 in every process, "
-             f"every part (--accumulate): a multiple of {4 * args.accumulate * world}")
-    is_paper = all(getattr(args, name) == value for name, value in PAPER.items())
-    scale = "the paper's scale" if is_paper else f"a small setting; --paper: {SCALE}"
-    print(f"{NAME}: {args.data} at {args.size}x{args.size} on {device}, {scale}", flush=True)
-    data = load_images(args.data, args.size, root=args.data_root, device=device,
-                       workers=args.workers, skip_bad=args.skip_bad)
-
+             f"every part (--accumulate): a multiple of {4 * args.accumulate * run.world}")
+    data = load_images(args.data, args.size, **run.reading)
     torch.manual_seed(args.seed)
-    z_fixed = sample_z(max(8, min(64, 4096 // args.size)), args.z_dim).to(device)  # [ours]
+    z_fixed = sample_z(max(8, min(64, 4096 // args.size)), args.z_dim).to(run.device)  # [ours]
     maps = args.fmap_base, args.fmap_max
     G = Generator(args.size, data.channels, args.z_dim, args.w_dim, *maps, args.mapping_layers,
-                  args.config, args.noise_lr).to(device)
-    D = Discriminator(args.size, data.channels, *maps).to(device)
+                  args.config, args.noise_lr).to(run.device)
+    D = Discriminator(args.size, data.channels, *maps).to(run.device)
     G_ema = copy.deepcopy(G).requires_grad_(False)
     opt_g = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(0.0, 0.99))  # [App. C]
     opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(0.0, 0.99))
-    settings = {k: v for k, v in vars(args).items() if k not in ("out", "resume")}
-    settings["data"] = data.name  # of a folder, its absolute path
-    parts = {"G": G, "D": D, "G_ema": G_ema, "opt_g": opt_g, "opt_d": opt_d}  # all that changes
+    size, alpha, n = schedule(0, args)
+    run.keep(data, values={"size": size, "alpha": alpha, "shown": 0},  # shown: images, to D
+             facts={"noise_lr": args.noise_lr},  # else the noise would change its strength
+             G=G, D=D, G_ema=G_ema, opt_g=opt_g, opt_d=opt_d, z_fixed=z_fixed)
 
-    path, log = out / "ckpt.pt", out / "log.csv"
-    first, log_bytes, shown = 1, 0, 0  # shown: images, to D
-    size, alpha, _ = schedule(shown, args)
-    if args.resume:
-        ckpt = load_checkpoint(path)
-        first, log_bytes, z_fixed = ckpt["step"] + 1, ckpt["log_bytes"], ckpt["z_fixed"].to(device)
-        shown, size, alpha = ckpt["shown"], ckpt["size"], ckpt["alpha"]
-        try:
-            if ckpt["args"]["noise_lr"] != args.noise_lr:  # the noise would change its strength
-                raise ValueError
-            for name, part in parts.items():
-                part.load_state_dict(ckpt[name])
-        except (RuntimeError, ValueError):
-            fail(f"{path} does not fit: a run keeps its size, config, widths, layers, channels and "
-                 "noise-lr")
-    steps = args.steps or first - 1 + count_steps(shown, args)
     # The stream is in units of the last size's batch: a function of `shown`, whatever the batch
-    batches = data.batches(args.batch_size, args.seed, shown // args.batch_size, rank, world)
-    mine = slice(rank, None, world)  # this process's rows of a batch, and their parts
-    rows = [slice(i, None, args.accumulate) for i in range(args.accumulate)]
-
-    def save(step: int, **losses: torch.Tensor) -> None:
-        check_finite(step, path, **losses, G=parameters_to_vector(G.parameters()),
-                     D=parameters_to_vector(D.parameters()))
-        save_checkpoint(path, {
-            "paper": NAME, "step": step, "log_bytes": log.stat().st_size, "z_fixed": z_fixed,
-            "args": settings, "channels": data.channels,
-            "shown": shown, "size": size, "alpha": alpha,
-            **{name: part.state_dict() for name, part in parts.items()}})
-
-    if rank == 0:
-        (out / "samples").mkdir(parents=True, exist_ok=True)
-        with open(log, "a" if args.resume else "w") as f:
-            f.truncate(min(f.tell(), log_bytes))  # rows later than the checkpoint will come again
-            if f.tell() == 0:
-                f.write("step,loss_d,loss_g,D(x),D(G(z)),penalty\n")
-        save(first - 1)  # from here on a run that is killed resumes
-
-    stop: list[int] = []  # a first Ctrl-C or SIGTERM lets the step end, a second one does not
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda n, _: (stop.append(n), signal.signal(n, signal.SIG_DFL)))
-    began = time.monotonic()
-    for step in range(first, steps + 1):
-        torch.manual_seed(args.seed * 1_000_003 + step)  # a step depends on (seed, step) alone
-        before = size, alpha < 1
+    shown = run.values["shown"]
+    start = shown // args.batch_size
+    batches = data.batches(args.batch_size, args.seed, start, run.rank, run.world)
+    parts = [slice(run.rank + run.world * i, None, run.world * args.accumulate)
+             for i in range(args.accumulate)]  # of a batch: this process's rows
+    plan = Plan(run.step, shown, args)
+    for _ in run.steps(plan.last, plan):
+        before = run.values["size"], run.values["alpha"] < 1
         size, alpha, n = schedule(shown, args)
         if (size, alpha < 1) != before:  # a new phase: Adam starts anew [authors' code]
             opt_g.state.clear()
             opt_d.state.clear()
         for group in opt_g.param_groups + opt_d.param_groups:
-            group["lr"] = args.lr * min(LR_FACTOR.get(size, 1), 2 if args.loss == "wgan-gp" else 3)
-        x = torch.cat([next(batches) for _ in range(n // args.batch_size)])
-        flip, eps = torch.rand(2, n, 1, 1, 1, device=device)[:, mine]
-        x = shrink(torch.where(flip < 0.5, x.flip(3), x) if args.mirror else x, size, alpha)
+            group["lr"] = args.lr * LR_FACTOR.get(size, 1)
+        x = torch.cat([shrink(next(batches), size, alpha) for _ in range(n // args.batch_size)])
+        flip = torch.rand(n, 1, 1, 1, device=run.device)[run.rank::run.world] < 0.5
+        x = torch.where(flip, x.flip(3), x) if args.mirror else x
 
         # Update D: on new noise, in --accumulate parts
-        z, z2, crossover, noise = draw(n, size, args, device, mine)
-        track_w(G, z, world)
+        z, latents = draw(n, size, args, run.device, parts)
+        track_w(G, z)
         opt_d.zero_grad()
-        for i in rows:
-            x_real = x[i].requires_grad_()
+        for i, latent in enumerate(latents):
+            x_real = x[i::args.accumulate].requires_grad_()
             with torch.no_grad():
-                x_fake = G(z[i], z2[i], crossover, [m[i] for m in noise], size, alpha)
+                x_fake = G(*latent, size, alpha)
             real, fake = D(x_real, alpha), D(x_fake, alpha)
-            if args.loss == "wgan-gp":
-                penalty = args.lambda_gp * gradient_penalty(D, x_real, x_fake, eps[i], alpha)
-            else:
-                penalty = args.gamma / 2 * r1(real, x_real)
-            loss_d = d_loss(real, fake, args.loss) + penalty
-            (loss_d / len(rows)).backward()
-        average([p.grad for p in D.parameters() if p.grad is not None], world)
+            penalty = args.gamma / 2 * r1(real, x_real)
+            loss_d = d_loss(real, fake) + penalty
+            (loss_d / args.accumulate).backward()
+        run.average(p.grad for p in D.parameters())
         opt_d.step()
 
         # Update G: likewise
         D.requires_grad_(False)
-        z, z2, crossover, noise = draw(n, size, args, device, mine)
-        track_w(G, z, world)
+        z, latents = draw(n, size, args, run.device, parts)
+        track_w(G, z)
         opt_g.zero_grad()
-        for i in rows:
-            x_fake = G(z[i], z2[i], crossover, [m[i] for m in noise], size, alpha)
-            loss_g = g_loss(D(x_fake, alpha), args.loss)
-            (loss_g / len(rows)).backward()
-        average([p.grad for p in G.parameters() if p.grad is not None], world)
+        for latent in latents:
+            loss_g = g_loss(D(G(*latent, size, alpha), alpha))
+            (loss_g / args.accumulate).backward()
+        run.average(p.grad for p in G.parameters())
         opt_g.step()
         D.requires_grad_(True)
         update_ema(G_ema, G, 0.5 ** (n / (1000 * args.ema_kimg)))
-        shown += n
 
-        # Report: what one process saw in one part
-        if step % args.log_every == 0:
-            check_finite(step, path, loss_d=loss_d, loss_g=loss_g)
-            values = [v.item() for v in (loss_d, loss_g, real.mean(), fake.mean(), penalty)]
-            if rank == 0:
-                with open(log, "a") as f:
-                    print(step, *(f"{v:.5f}" for v in values), sep=",", file=f)
-            speed = (step - first + 1) / (time.monotonic() - began)  # steps per second
-            eta = timedelta(seconds=round((steps - step) / speed))
-            phase = f"fading in {alpha:.2f}" if alpha < 1 else "stable"
-            show("step {}/{}  {:.1f} kimg  {} px {}  loss_d {:.3f}  loss_g {:.3f}  "
-                 "D(x) {:.2f}  D(G(z)) {:.2f}  penalty {:.3f}".format(
-                     step, steps, shown / 1000, size, phase, *values)
-                 + f"  {speed * n:.0f} images/s  ETA {eta}")
-        ending = any_signal(stop, device, world)
-        if rank == 0 and (step % args.sample_every == 0 or step == steps):
-            save_grid(out / f"samples/{step:06d}.png", sample(G_ema, z_fixed, size, alpha))
-            save_curves(out / "losses.png", log)
-        if rank == 0 and (step % args.save_every == 0 or step == steps or ending):
-            save(step, loss_d=loss_d, loss_g=loss_g)
-        if ending:
-            print(f"\nstopped after step {step}: --resume goes on")
-            sys.exit(128 + ending)
-    if rank == 0 and (frames := sorted((out / "samples").glob("[0-9]*.png"),
-                                       key=lambda path: int(path.stem))):
-        save_gif(out / "samples.gif", frames)
-    print(f"\ndone: step {max(first - 1, steps)}, see {out}/samples.gif, {NAME}/sample.py")
-    if world > 1:
-        dist.destroy_process_group()
+        shown, run.images = shown + n, n
+        run.values = {"size": size, "alpha": alpha, "shown": shown}
+        run.report({"loss_d": loss_d, "loss_g": loss_g, "D(x)": real, "D(G(z))": fake,
+                    "penalty": penalty},  # what one process saw in one part
+                   lambda: sample(G_ema, z_fixed, run.values["size"], run.values["alpha"]))
+
+
+# ----------------------------------------------------------------------------------------------
+# The run: files, flags, messages, in one process or several. The same text in every folder that
+# torchrun starts, dcgan's but for the processes: whoever edits it in stylegan/train.py copies it to
+# the others with `python tests/copy_run.py`.
+
+import atexit
+import hashlib
+import io
+import math
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+
+import torch.distributed as dist
+from torch.nn.utils import parameters_to_vector
+
+from common.data import BadFile, fail
+from common.images import numbered, save_curves, save_gif, save_grid, write_bytes
+
+
+class Run:
+    """A run and its folder --out: ckpt.pt, log.csv, losses.png, samples/. Made before the data are
+    read; `keep` is told what training changes, `steps` are the loop, `report` ends a step."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.out, self.step, self.log_bytes = args, Path(args.out), 0, 0
+        self.path, self.log = self.out / "ckpt.pt", self.out / "log.csv"
+        self.images, self.stop = args.batch_size, []  # images a step; a signal that came
+        self.rank, self.world = join(args.device)
+        self.lock = lock(self.out) if self.rank == 0 else None
+        if self.rank == 0 and self.path.exists() and not args.resume:
+            fail(f"{self.path.resolve()} exists: --resume goes on, --out DIR starts another run")
+        try:
+            probe = torch.zeros(1, device=args.device)
+            probe.item()  # "meta" has no numbers
+        except Exception as e:  # each backend raises its own kinds
+            fail(f"--device {args.device}: {str(e).splitlines()[0]}")
+        self.device = probe.device
+        torch.backends.cudnn.benchmark = True  # shapes stay. TF32 as torch has it: in convolutions
+        self.reading = {"root": args.data_root, "device": self.device, "workers": args.workers,
+                        "skip_bad": args.skip_bad}
+        scale = f"a small setting; --paper: {SCALE}"
+        if all(getattr(args, k) == v for k, v in PAPER.items() if k != "data" and "every" not in k):
+            scale = f"the paper's scale, with steps for {PAPER.get('data', args.data)}"
+        print(f"{NAME}: {args.data} at {args.size} px on {self.device}, {scale}", flush=True)
+
+    def keep(self, *sets, values: dict | None = None, facts: dict | None = None, **parts) -> None:
+        """sets: the data. parts: tensors, and what has a state_dict: all that training changes;
+        values: plain ones, kept in run.values. --resume makes them what the checkpoint holds.
+        facts: plain ones that it must find as they are."""
+        self.parts, self.values, channels = parts, values or {}, [data.channels for data in sets]
+        self.facts = {"paper": NAME, "classes": sets[0].classes, **(facts or {}),
+                      "channels": channels if len(sets) > 1 else channels[0]}
+        self.settings = {k: v for k, v in vars(self.args).items() if k not in ("out", "resume")}
+        self.settings["data"] = sets[0].name
+        for part in parts.values() if self.device.type == "cuda" else ():
+            for group in part.param_groups if isinstance(part, torch.optim.Adam) else ():
+                group["fused"] = True
+        try:
+            if self.args.resume:
+                self.fill(load_checkpoint(self.path))
+        except Exception as e:  # a file may hold anything
+            fail(f"{self.path.resolve()} does not fit ({str(e).splitlines()[0]}): a run keeps its "
+                 "networks' flags, and its data's channels and classes")
+
+    def fill(self, ckpt: dict) -> None:
+        if (saved := {k: ckpt[k] for k in self.facts}) != self.facts:
+            raise ValueError(f"{saved}, now {self.facts}")
+        for name, part in self.parts.items():
+            if isinstance(part, torch.Tensor):
+                part.set_(ckpt[name].to(part))
+            elif isinstance(part, torch.optim.Optimizer):  # flags given now override
+                groups = zip(ckpt[name]["param_groups"], part.param_groups, strict=True)
+                part.load_state_dict({**ckpt[name], "param_groups": [
+                    old | new | {"params": old["params"]} for old, new in groups]})
+                if any(t.shape not in (p.shape, ()) for p, state in part.state.items()
+                       for t in state.values() if t is not None):
+                    raise ValueError(f"{name} has other shapes")
+            else:
+                part.load_state_dict(ckpt[name])
+        self.values = {name: ckpt[name] for name in self.values}
+        self.step, self.log_bytes = int(ckpt["step"]), int(ckpt["log_bytes"])
+
+    def steps(self, last: int, work: Sequence[float] = ()) -> Iterator[int]:
+        """From the step after the checkpoint's to the last, each with its own seed. A first Ctrl-C
+        or SIGTERM lets one end. work, where steps differ: what is done after each, for the ETA."""
+        self.first, self.last, self.work = self.step, last, work or range(last + 1)
+        self.began, self.shown = time.monotonic(), (time.monotonic(), self.step)
+        if self.rank == 0:
+            (self.out / "samples").mkdir(parents=True, exist_ok=True)
+            for path in numbered(self.out / "samples"):
+                if int(path.stem) > self.step or not self.draws(int(path.stem)):
+                    path.unlink()  # it will come again, or was drawn for a signal
+            with open(self.log, "a" if self.args.resume else "w") as f:
+                f.truncate(min(f.tell(), self.log_bytes))  # these rows will come again
+            if not self.args.resume:
+                self.save()  # from here on a run that is killed resumes
+        handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            handlers = {n: signal.signal(n, lambda n, _: (  # a second one stops at once
+                self.stop.append(n), signal.signal(n, signal.SIG_DFL)))
+                for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self.step < last:
+                self.step += 1
+                torch.manual_seed(self.args.seed * 1_000_003 + self.step)  # of (seed, step) alone
+                yield self.step
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        if self.rank == 0:
+            self.end("done", "sample.py", "--ckpt", self.path)
+
+    def agree(self) -> list[int]:
+        """A signal that came. Several processes ask each other where a row of the log is due, as
+        that waits for the device, and so stop after the same step."""
+        if self.world == 1 or self.step % self.args.log_every:
+            return self.stop[:1] if self.world == 1 else []
+        largest = torch.tensor([*self.stop, 0][0], device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return [number] if (number := int(largest)) else []
+
+    def average(self, tensors: Iterable[torch.Tensor | None]) -> None:
+        """Each becomes its mean over all processes, in one message; None stays None."""
+        if self.world > 1:
+            tensors = [t for t in tensors if t is not None]
+            total = torch.cat([t.flatten() for t in tensors])
+            dist.all_reduce(total)
+            for t, part in zip(tensors, total.split([t.numel() for t in tensors]), strict=True):
+                t.copy_(part.view_as(t) / self.world)
+
+    def draws(self, step: int) -> bool:
+        return step == 1 or step % self.args.sample_every == 0 or step == self.last
+
+    def report(self, terms: dict, draw: Callable[[], torch.Tensor], n_cols: int = 8) -> None:
+        """Ends a step with what is due: the terms' means as a row of log.csv and a status line; a
+        grid of draw(); a checkpoint. A NaN ends the run before it is saved, a signal after."""
+        step, args, stop = self.step, self.args, self.agree()
+        if self.rank > 0:  # the first process does all of this
+            return sys.exit(128 + stop[0]) if stop else None
+        logs, late = step % args.log_every == 0, time.monotonic() - self.shown[0] > 10
+        stays = args.keep_every > 0 and step % args.keep_every == 0
+        saves = stays or stop or step % args.save_every == 0 or step == self.last
+        if logs or late or saves:
+            means = {name: torch.as_tensor(v).mean().item() for name, v in terms.items()}
+            self.check_finite(means)
+        if logs:
+            with open(self.log, "a") as f:
+                f.write("" if f.tell() else ",".join(["step", *means]) + "\n")
+                f.write(",".join([str(step), *(f"{v:.5f}" for v in means.values())]) + "\n")
+        if logs or late:
+            self.show(means)
+        if self.draws(step) or stop:
+            save_grid(self.out / f"samples/{step:06d}.png", draw(), n_cols)
+            save_curves(self.out / "losses.png", self.log)
+        if saves:
+            self.save()
+        if stays:
+            shutil.copyfile(self.path, self.out / f"ckpt-{step:06d}.pt")
+        if stop:
+            self.end("stopped", "train.py", "--resume", "--out", self.out)
+            sys.exit(128 + stop[0])
+
+    def show(self, means: dict[str, float]) -> None:
+        """The status line: on a terminal rewritten in place and cut to its width."""
+        now, (before, step), work = time.monotonic(), self.shown, self.work
+        left = (work[self.last] - work[self.step]) / (work[self.step] - work[self.first])
+        speed = (self.step - step) * self.images / max(now - before, 1e-9)
+        eta = timedelta(seconds=round(left * (now - self.began)))
+        line = (f"step {self.step}/{self.last}  ETA {eta}  {speed:.1f} images/s  "
+                + "  ".join(f"{name} {v:.3f}" for name, v in (means | self.values).items()))
+        tty, self.shown = sys.stdout.isatty(), (now, self.step)
+        print(f"\r\x1b[K{line[:shutil.get_terminal_size().columns - 1]}" if tty else line,
+              end="" if tty else "\n", flush=True)
+
+    def check_finite(self, terms: dict[str, float]) -> None:
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                fail(f"{name} is not finite at step {self.step}; last good checkpoint: "
+                     f"{self.path.resolve()}")
+
+    def save(self) -> None:
+        """Tensors and plain values alone. A kill or a full disk leaves the last good file."""
+        self.check_finite({name: parameters_to_vector(part.parameters()).norm(math.inf).item()
+                           for name, part in self.parts.items() if hasattr(part, "parameters")})
+        states = {name: part if isinstance(part, torch.Tensor) else part.state_dict()
+                  for name, part in self.parts.items()}
+        buffer = io.BytesIO()  # in memory first: a full disk is then a plain OSError
+        torch.save({**self.facts, **self.values, **states, "args": self.settings, "step": self.step,
+                    "log_bytes": self.log.stat().st_size}, buffer)
+        write_bytes(self.path, buffer.getbuffer())
+
+    def end(self, what: str, script: str, *flags) -> None:
+        if pictures := numbered(self.out / "samples"):
+            save_gif(self.out / "samples.gif", pictures)
+        command = shlex.join(["python", str(Path(__file__).with_name(script)), *map(str, flags)])
+        print(f"\n{what} after step {self.step}: see {self.out}/samples.gif; next: {command}")
+
+
+def join(device: str) -> tuple[int, int]:
+    """(rank, world): which process this is, of how many. torchrun tells by the environment."""
+    if (world := int(os.environ.get("WORLD_SIZE", 1))) == 1:
+        return 0, 1
+    if "LOCAL_RANK" not in os.environ:
+        fail("WORLD_SIZE is set, LOCAL_RANK is not: start several processes with torchrun")
+    if device.startswith("cuda"):
+        if (local := int(os.environ["LOCAL_RANK"])) >= (n := torch.cuda.device_count()):
+            fail(f"process {local} of this machine has no GPU of its own: --nproc_per_node={n}")
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    atexit.register(dist.destroy_process_group)
+    if dist.get_rank() > 0:
+        sys.stdout = open(os.devnull, "w")  # only the first process speaks, and writes the files
+    return dist.get_rank(), world
+
+
+def lock(folder: Path):
+    """While this process lives, no other starts a run in the folder."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    name = hashlib.sha256(os.fsencode(f"{os.getuid()} {folder.resolve()}")).hexdigest()
+    file = open(Path(tempfile.gettempdir(), f"{name}.lock"), "w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        fail(f"{folder.resolve()}: a run is going on there, --out DIR starts another")
+    return file
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Nothing that a file holds is executed: tensors and plain types only."""
+    try:
+        with zipfile.ZipFile(path) as file:  # torch does not look at its checksums
+            if file.testzip():
+                raise ValueError
+        ckpt = torch.load(path, map_location="cpu", weights_only=True)
+        paper, _ = ckpt["paper"], ckpt["args"].items()
+    except FileNotFoundError:
+        fail(f"no checkpoint at {path.resolve()}: start the run without --resume")
+    except Exception as e:  # torch's readers raise many kinds
+        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}, not of {NAME}")
+    return ckpt
+
+
+PAPER: dict = {}  # what --paper changes
+settings(lambda flag, here, paper, *_, **__: paper != here and PAPER.update(
+    {flag[2:].replace("-", "_"): paper}))
+SCALE = ", ".join(f"{name} {value}" for name, value in PAPER.items() if "every" not in name)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Flags given now > the checkpoint's (--resume) > --paper's > those of settings()."""
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=lambda prog:
+        argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100))
+    p.error, ranges = fail, {}  # fail: one line, without the usage
+
+    def add(flag, here, paper, help, choices=None, low=None, below=None):
+        kind, help = type(here), help if paper == here else f"{help}; paper: {paper}"
+        options = {"action": argparse.BooleanOptionalAction} if kind is bool else {
+            "type": kind, "choices": choices}
+        name = p.add_argument(flag, default=here, help=help, **options).dest
+        if kind in (int, float):  # where nothing is said, an int from 1 on, a float from 0 on
+            ranges[name] = ((kind is int) if low is None else low,
+                            below or (10**9 if kind is int else math.inf))
+
+    settings(add)
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    add("--keep-every", 0, 0, "steps between checkpoints that stay, ckpt-STEP.pt; 0: none", low=0)
+    add("--workers", 4, 4, "readers of a set too large to keep", low=0)
+    add("--seed", 0, 0, "of weights, noise, the data's order", low=0, below=2**32)
+    add("--device", str(best), str(best), "cuda, mps or cpu; the best there is")
+    p.add_argument("--data-root", type=os.path.abspath, help="for downloads; else data/ in here")
+    add("--out", f"runs/{NAME}", f"runs/{NAME}", "the folder of this run")
+    add("--skip-bad", False, False, "leave unreadable images out, do not stop")
+    add("--paper", False, False, f"the paper's scale: {SCALE}")
+    add("--resume", False, False, "go on from OUT/ckpt.pt; flags given now override")
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = p.parse_args(argv)
+    if args.paper:
+        p.set_defaults(**PAPER)
+    if args.resume:  # the run's own flags come first, checked like any
+        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"].items()
+        argv = [f"--{'no-' * (v is False)}{k.replace('_', '-')}" + f"={v}" * (type(v) is not bool)
+                for k, v in saved if v is not None] + argv
+    args = p.parse_args(argv)
+    for name, (low, below) in ranges.items():
+        if not low <= getattr(args, name) < below:
+            fail(f"--{name.replace('_', '-')} {getattr(args, name)} is not in [{low:g}, {below:g})")
+    return args
 
 
 if __name__ == "__main__":
-    args = parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any name
     try:
-        train(args)
+        train(parse_args())
     except KeyboardInterrupt:  # before the first step
         sys.exit(130)
-    except torch.OutOfMemoryError:
-        fail(f"out of memory: raise --accumulate ({args.accumulate}) or lower --size ({args.size})")
-    except OSError as e:  # a full disk, a folder that cannot be written
-        fail(f"{e}: free some room or change --out; a checkpoint in {args.out} is still whole")
+    except (BadFile, OSError) as e:  # a file that vanished, a full disk, a folder that is closed
+        fail(f"{e}: mend that, or change --out; a checkpoint there is whole, and --resume goes on")
+    except (RuntimeError, MemoryError) as e:
+        if isinstance(e, RuntimeError) and "allocate" not in str(e):
+            raise
+        fail("out of memory: lower --batch-size or --size")

@@ -2,8 +2,8 @@
 
     python tests/copy_run.py
 
-train.py's text comes from dcgan/, that of papers which torchrun starts too (they import
-torch.distributed) from stylegan/; sample.py has one for all, dcgan's. Then it prints, of each
+train.py's text comes from dcgan/, that of papers which torchrun starts too (they call
+run.average) from stylegan/; sample.py has one for all, dcgan's. Then it prints, of each
 folder, the lines of model.py, of train.py above the line, of train(), and how many of those above
 the line are unlike dcgan's, and writes them into the rows of the front page.
 """
@@ -24,7 +24,7 @@ def split(path: Path) -> tuple[str, str]:
 
 def source(path: Path) -> Path:
     """The file that this one has its text below the line from."""
-    several = path.name == "train.py" and "import torch.distributed" in split(path)[0]
+    several = path.name == "train.py" and "run.average" in split(path)[0]
     return ROOT / ("stylegan" if several else "dcgan") / path.name
 
 

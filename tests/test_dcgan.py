@@ -178,6 +178,7 @@ def figures(tmp_path, monkeypatch):
 def test_figures_of_drawn_faces(figures):
     """Fig. 4 walks from each point to the next; Fig. 7 is of samples that the judge chose."""
     grids, G = figures("--seed=3")
+    assert not G.training  # batch norm's running averages, as in the run's own pictures
     torch.manual_seed(3)
     z = sample.sample_z(9, 100)
     along = torch.arange(10)[:, None] / 9

@@ -277,6 +277,7 @@ def test_interpolation(tmp_path, monkeypatch, flags):
                         grids.update({path.name: x.unflatten(0, (-1, n_cols))}))
     sample.main(["--ckpt", str(ckpt), "--seed=3", "--frames=2"])
     G, _ = sample.load_generator(ckpt)
+    assert not G.training  # batch norm's running averages, as in the run's own pictures
     torch.manual_seed(3)
     ends = sample.sample_z(16, 20).view(8, 2, 1, 20)
     along = torch.arange(10)[:, None] / 9
