@@ -128,7 +128,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
 
 import zipfile
 
-from common.data import BadFile
+from common.data import BadFile, fail
 from common.images import write_image
 
 

@@ -174,7 +174,7 @@ def information_of(folder: Path) -> dict[str, str]:
 
 import zipfile
 
-from common.data import BadFile
+from common.data import BadFile, fail
 from common.images import write_image
 
 
