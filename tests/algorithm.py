@@ -83,4 +83,5 @@ def assert_same_run(out: Path, rows: list[list[float]], tolerance: float = 1e-11
         torch.testing.assert_close(ckpt[name], net.state_dict(), rtol=tolerance, atol=tolerance)
     log = [[float(cell) for cell in line.split(",")[1:]]
            for line in (out / "log.csv").read_text().splitlines()[1:]]
-    torch.testing.assert_close(torch.tensor(log), torch.tensor(rows), rtol=0, atol=6e-6)
+    log, rows = (torch.tensor(table, dtype=torch.float64) for table in (log, rows))
+    torch.testing.assert_close(log, rows, rtol=0, atol=6e-6)

@@ -1,0 +1,213 @@
+"""Figures of the BEGAN paper, from a checkpoint of began/train.py.
+
+    python began/sample.py                         from runs/began/ckpt.pt, into figures/ there
+    python began/sample.py --ckpt path/to/ckpt.pt --out figures
+    python began/sample.py --runs runs/gamma3 runs/gamma5 runs/gamma7      Fig. 3: a row for each
+    python began/sample.py --n 10000 --each pngs --real reals     single files, for the FID tools
+"""
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from model import Discriminator, Generator
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
+from common.data import Data, fail, load_images
+from common.images import grid, save_gif, save_grid
+
+NAME = "began"
+
+
+def settings(add) -> None:
+    add("--runs", type=Path, nargs="+", metavar="RUN",
+        help="Fig. 3: folders of runs, two rows of samples for each")
+    add("--search", type=int, default=400, help="Fig. 4: steps of Adam to find each z")
+
+
+def carry(ckpt: dict) -> float:
+    """Of the vanishing residuals, as in train.py."""
+    n = ckpt["args"]["residual"]
+    return max(0.0, 1 - ckpt["step"] / n) if n else 0.0
+
+
+def build(ckpt: dict) -> Generator:
+    run = ckpt["args"]
+    G = Generator(run["size"], ckpt["channels"], run["z_dim"], run["width"], run["skip"])
+    G.load_state_dict(ckpt["G"])
+    return G
+
+
+def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """z (n, z_dim), uniform in (-1, 1), as in train.py."""
+    return torch.rand(n, z_dim, device=device) * 2 - 1
+
+
+def generate(G: Generator, ckpt: dict, n: int, seed: int = 0) -> Iterator[torch.Tensor]:
+    """n images in [-1, 1], up to 250 at a time (b, c, h, w): a function of (G, n, seed)."""
+    torch.manual_seed(seed)
+    z, c = sample_z(n, ckpt["args"]["z_dim"], ckpt["z_fixed"].device), carry(ckpt)
+    return (G(part, c) for part in z.split(250))
+
+
+def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[str, torch.Tensor]]:
+    """For --each: names and pictures."""
+    pictures = (x for part in generate(G, ckpt, args.n, args.seed) for x in part)
+    return ((f"{i:06d}", x) for i, x in enumerate(pictures))
+
+
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
+    """For --real: the set that the run was shown."""
+    return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
+
+
+def find_z(G: Generator, x: torch.Tensor, z_dim: int, c: float, n_steps: int) -> torch.Tensor:
+    """Fig. 4: of each picture the z with the smallest |x - G(z)|, by Adam from 0. Its learning rate
+    falls from 0.1 to 0 [ours]."""
+    z = torch.zeros(len(x), z_dim, device=x.device, requires_grad=True)
+    opt = torch.optim.Adam([z], lr=0.1)
+    for i in range(n_steps):
+        opt.param_groups[0]["lr"] = 0.1 * (1 - i / n_steps)
+        loss = (x - G(z, c)).abs().mean((1, 2, 3)).sum()  # a sum: no picture slows another
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+    return z.detach()
+
+
+def interpolations(G: Generator, x: torch.Tensor, z: torch.Tensor, c: float) -> torch.Tensor:
+    """Fig. 4, a row for each pair of neighbours: the first, eight G(z) between the two, the second.
+    """
+    between = torch.stack([torch.lerp(z[::2], z[1::2], t) for t in torch.linspace(0, 1, 8)], 1)
+    between = G(between.flatten(0, 1), c).unflatten(0, (-1, 8))
+    return torch.cat([x[::2, None], between, x[1::2, None]], 1).flatten(0, 1)
+
+
+def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
+    run, device, c = ckpt["args"], ckpt["z_fixed"].device, carry(ckpt)
+    save_grid(out / "samples.png", G(ckpt["z_fixed"], c), scale=2)  # as in the run's own grids
+    torch.manual_seed(args.seed)
+    ends = sample_z(9, run["z_dim"], device)
+    save_gif(out / "walk.gif", [grid(G(torch.lerp(ends[:-1], ends[1:], t), c), scale=2)
+                                for t in torch.linspace(0, 1, args.frames)])
+    print(f"wrote samples.png, walk.gif to {out}")
+
+    # Fig. 3: samples by gamma, 16 of each run
+    if args.runs:
+        rows, names = [], []
+        for folder in args.runs:
+            other, its = load_generator(folder / "ckpt.pt", args.device)
+            if (its["args"]["size"], its["channels"]) != (run["size"], ckpt["channels"]):
+                fail(f"--runs {folder}: its pictures are not like those of {args.ckpt}")
+            rows.append(other(its["z_fixed"][:16], carry(its)))
+            names += [f"gamma {its['args']['gamma']:g}"]
+        save_grid(out / "fig3.png", torch.cat(rows), 16, captions=names, scale=2)
+        print("and fig3.png")
+
+    # What D makes of both kinds of pictures
+    D = Discriminator(run["size"], ckpt["channels"], run["z_dim"], run["width"], run["skip"])
+    D.load_state_dict(ckpt["D"])
+    D.to(device).requires_grad_(False)
+    data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"], device=device)
+    x, x_fake = data[:8], G(ckpt["z_fixed"][:8], c)
+    save_grid(out / "reconstructions.png", torch.cat([x, D(x, c), x_fake, D(x_fake, c)]), scale=2,
+              captions=["x", "D(x)", "G(z)", "D(G(z))"])
+
+    # Fig. 4: between two real pictures, and between each and its mirror image
+    x = torch.cat([x, torch.stack([x[:4], x[:4].flip(3)], 1).flatten(0, 1)])
+    z = find_z(G, x, run["z_dim"], c, args.search)
+    save_grid(out / "fig4.png", interpolations(G, x, z, c), 10, scale=2)
+    off = (x - G(z, c)).abs().mean().item()
+    print(f"and reconstructions.png, fig4.png, whose |x - G(z)| is {off:.3f}")
+
+
+# ----------------------------------------------------------------------------------------------
+# Loading and flags. The same text in every folder: whoever edits it in dcgan/sample.py copies it to
+# the others with `python tests/copy_run.py`.
+
+import zipfile
+
+from common.data import BadFile, fail
+from common.images import write_image
+
+
+def load_generator(path: Path | str, device: str = "cpu") -> tuple[Generator, dict]:
+    """G, and its checkpoint on the device. No flag of the training run is needed again."""
+    path = Path(path)
+    try:
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+            raise ValueError  # torch does not look at its checksums
+        ckpt = torch.load(path, map_location=device, weights_only=True)
+        if (paper := ckpt.get("paper", NAME)) == NAME:
+            G = build(ckpt).to(device).requires_grad_(False)
+    except FileNotFoundError:
+        fail(f"no checkpoint at {path.resolve()}: run {NAME}/train.py first, or give --ckpt")
+    except Exception as e:  # torch's readers raise many kinds
+        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}: {paper}/sample.py reads it")
+    if not all(p.isfinite().all() for p in G.parameters()):
+        fail(f"{path.resolve()} holds weights that are not finite")
+    return G, ckpt
+
+
+def write_all(folder: Path, pictures: Iterator[tuple[str, torch.Tensor]]) -> None:
+    """One by one, into a folder without pictures: two models in one would spoil any metric."""
+    if any(path.suffix.lower() == ".png" for path in folder.glob("*")):
+        fail(f"{folder.resolve()} has pictures already: name another folder")
+    n = 0
+    for name, x in pictures:
+        write_image(folder / f"{name}.png", x)
+        n += 1
+    print(f"wrote {n:,} to {folder}")
+
+
+def real_pictures(data: Data, n: int, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """n of the set, or all if there are fewer, chosen by the seed."""
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:n]
+    return ((f"{i:06d}", data[[i]][0]) for i in chosen.sort().values.tolist())
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
+                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.error = fail
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    settings(p.add_argument)
+    p.add_argument("--ckpt", type=Path, default=f"runs/{NAME}/ckpt.pt", help="the trained networks")
+    p.add_argument("--out", type=Path, help="folder for the figures; by default beside the ckpt")
+    p.add_argument("--frames", type=int, default=60, help="of films")
+    p.add_argument("--n", type=int, default=64, help="how many single pictures")
+    p.add_argument("--each", type=Path, help="folder for --n single PNGs, instead of the figures")
+    p.add_argument("--real", type=Path, help="folder for --n images of the run's data, likewise")
+    p.add_argument("--data", help="where the run's folder of data lies now")
+    p.add_argument("--data-root", help="where downloaded sets are kept now")
+    p.add_argument("--seed", type=int, default=0, help="of the noise")
+    p.add_argument("--device", default=str(best), help="cuda, mps or cpu; the best there is")
+    args = p.parse_args(argv)
+    for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
+        if not low <= getattr(args, name) < 2**32:
+            fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    try:
+        torch.zeros(1, device=args.device).item()
+    except Exception as e:  # each backend raises its own kinds
+        fail(f"--device {args.device}: {str(e).splitlines()[0]}")
+    G, ckpt = load_generator(args.ckpt, args.device)
+    run = ckpt["args"]
+    run.update({k: v for k in ("data", "data_root") if (v := getattr(args, k))})
+    if args.each:
+        write_all(args.each, each(G, ckpt, args))
+    if args.real:
+        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"])
+        write_all(args.real, real_pictures(data, args.n, args.seed))
+    if not (args.each or args.real):
+        out = args.out or args.ckpt.parent / "figures"
+        figures(G, ckpt, args, out)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (BadFile, OSError) as e:  # a folder that cannot be written, a full disk, a broken file
+        fail(f"{e}: mend that, or change --out, --each or --real")
