@@ -1,0 +1,86 @@
+"""For the tests of one whole step: a run in float64, and what it is compared with."""
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from common import data
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """Weights, noise and images are doubles: two ways to compute the same differ by 1e-15."""
+    def double(x):
+        if isinstance(x, tuple):
+            return tuple(map(double, x))
+        return x.double() if x.is_floating_point() else x
+
+    batches, item = data.Data.batches, data.Data.__getitem__
+    torch.set_default_dtype(torch.float64)
+    try:
+        with (mock.patch.object(data.Data, "batches",
+                                lambda *a, **k: map(double, batches(*a, **k))),
+              mock.patch.object(data.Data, "__getitem__", lambda *a: double(item(*a)))):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+class SGD:
+    """With momentum, as torch has it: v = m v + gradient, w = w - lr v."""
+
+    def __init__(self, weights):
+        self.weights = list(weights)
+        self.v = [torch.zeros_like(w) for w in self.weights]
+
+    def step(self, loss: torch.Tensor, lr: float, m: float) -> None:
+        gradients = torch.autograd.grad(loss, self.weights)
+        with torch.no_grad():
+            for w, v, g in zip(self.weights, self.v, gradients, strict=True):
+                w -= lr * v.mul_(m).add_(g)
+
+
+class RMSProp:
+    """As torch has it: v = 0.99 v + 0.01 gradient^2, w = w - lr gradient / (sqrt(v) + 1e-8)."""
+
+    def __init__(self, weights):
+        self.weights = list(weights)
+        self.v = [torch.zeros_like(w) for w in self.weights]
+
+    def step(self, loss: torch.Tensor, lr: float) -> None:
+        gradients = torch.autograd.grad(loss, self.weights)
+        with torch.no_grad():
+            for w, v, g in zip(self.weights, self.v, gradients, strict=True):
+                v.mul_(0.99).add_(0.01 * g ** 2)
+                w -= lr * g / (v.sqrt() + 1e-8)
+
+
+class Adam:
+    """Kingma, Ba, ICLR 2015, Algorithm 1."""
+
+    def __init__(self, weights, beta1: float, beta2: float = 0.999):
+        self.weights, self.betas, self.t = list(weights), (beta1, beta2), 0
+        self.m, self.v = ([torch.zeros_like(w) for w in self.weights] for _ in "mv")
+
+    def step(self, loss: torch.Tensor, lr: float) -> None:
+        self.t += 1
+        (b1, b2), t = self.betas, self.t
+        gradients = torch.autograd.grad(loss, self.weights)
+        with torch.no_grad():
+            for w, m, v, g in zip(self.weights, self.m, self.v, gradients, strict=True):
+                m.mul_(b1).add_((1 - b1) * g)
+                v.mul_(b2).add_((1 - b2) * g ** 2)
+                w -= lr * (m / (1 - b1 ** t)) / ((v / (1 - b2 ** t)).sqrt() + 1e-8)
+
+
+def assert_same_run(out: Path, rows: list[list[float]], **nets: torch.nn.Module) -> None:
+    """The run in `out` has these networks, buffers too, and these rows of numbers in its log."""
+    ckpt = torch.load(out / "ckpt.pt", weights_only=True)
+    for name, net in nets.items():
+        # a gradient of nothing but rounding, as before batch norm, is lr * 1e-8 of a step
+        torch.testing.assert_close(ckpt[name], net.state_dict(), rtol=1e-9, atol=1e-9)
+    log = [[float(cell) for cell in line.split(",")[1:]]
+           for line in (out / "log.csv").read_text().splitlines()[1:]]
+    torch.testing.assert_close(torch.tensor(log), torch.tensor(rows), rtol=0, atol=6e-6)
