@@ -30,12 +30,10 @@ def settings(add) -> None:
     add("--data",         "faces", "cifar10", "a set by its name, or a folder [Sec. 4]")
     add("--size",              32,      32, "height and width [Sec. 4]", (32, 48, 64, 128))
     add("--conditional",    False,   False, "G and D are told the class [1802.05637]")
-    add("--arch",        "resnet", "resnet", "residual [Table 4], or standard networks [Table 3]",
-                                             ("resnet", "cnn"))
+    add("--arch",        "resnet", "resnet", "networks of Table 4, or of Table 3", ("resnet", "cnn"))
     add("--width-g",           32,     256, "G's channels [Table 4]; of cnn, and from 48 px: 64")
     add("--width-d",           32,     128, "D's channels [Table 4]; of cnn, and from 48 px: 64")
-    add("--norm",      "spectral", "spectral", "of D's layers [Eq. 8]; the others are Fig. 3's",
-                                             ("spectral", "weight", "none"))
+    add("--norm",  "spectral", "spectral", "of D's layers [Fig. 3]", ("spectral", "weight", "none"))
     add("--clip",             0.0,     0.0, "bound of D's weights, 0.01 in Fig. 3; 0: none")
     add("--hinge",           True,    True, "loss of Eqs. 16, 17; without: of Eq. 15")
     add("--z-dim",            128,     128, "length of z [Table 3]")
@@ -92,10 +90,9 @@ def train(args: argparse.Namespace) -> None:
     n = 8 * (min(n_classes, 10) or 8)  # a row is a class
     z_fixed = sample_z(n, args.z_dim).to(run.device)  # one set of pictures through the run
     y_fixed = torch.arange(n, device=run.device) // 8 if n_classes else None
-    G = Generator(args.size, data.channels, args.z_dim, args.width_g, n_classes,
-                  args.arch).to(run.device)
-    D = Discriminator(args.size, data.channels, args.width_d, n_classes, args.arch,
-                      args.norm).to(run.device)
+    G = Generator(args.size, data.channels, args.z_dim, args.width_g, n_classes, args.arch)
+    D = Discriminator(args.size, data.channels, args.width_d, n_classes, args.arch, args.norm)
+    G.to(run.device), D.to(run.device)
     opt_g = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(args.beta1, args.beta2))
     opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(args.beta1, args.beta2))
     run.keep(data, G=G, D=D, opt_g=opt_g, opt_d=opt_d, z_fixed=z_fixed)  # --resume fills them
@@ -131,6 +128,8 @@ def train(args: argparse.Namespace) -> None:
 
         run.report({"loss_d": loss_d, "loss_g": loss_g, "D(x)": real, "D(G(z))": fake},
                    lambda: sample(G, z_fixed, y_fixed))
+
+
 # ----------------------------------------------------------------------------------------------
 # The run: files, flags, messages. The same text in every folder: whoever edits it in dcgan/train.py
 # copies it to the others with `python tests/copy_run.py`.
