@@ -4,55 +4,80 @@
     python cgan/sample.py --ckpt path/to/ckpt.pt --out figures
     python cgan/sample.py --class 7                and samples of one class, by its name
     python cgan/sample.py --parzen                 and the log-likelihood of Table 1
-    python cgan/sample.py --n 10000 --each pngs    10,000 single files, for the usual FID tools
+    python cgan/sample.py --n 10000 --each pngs --real reals    single files, for the FID tools
 """
 import argparse
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from model import Generator
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(1, str(ROOT))  # the repository root, for common/
-from common.data import NAMES, fail, load_images  # noqa: E402
-from common.images import save_grid, write_image  # noqa: E402
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
+from common.data import NAMES, Data, fail, load_images
+from common.images import grid, save_gif, save_grid
+
+NAME = "cgan"
 
 
-def load_generator(path: Path) -> tuple[Generator, dict]:
-    """G as it was saved, and its checkpoint. No flag of the training run is needed again."""
-    try:
-        ckpt = torch.load(path, map_location="cpu", weights_only=True)
-        args = ckpt["args"]
-        if ckpt["paper"] != "cgan":
-            raise ValueError(ckpt["paper"])
-        G = Generator(args["size"], ckpt["channels"], len(ckpt["classes"]), args["z_dim"],
-                      args["width"], args["dropout"])
-        G.load_state_dict(ckpt["G"])
-    except FileNotFoundError:
-        fail(f"no checkpoint at {path.resolve()}: run cgan/train.py first, or give --ckpt")
-    except Exception as e:  # torch's readers raise many kinds
-        fail(f"{path.resolve()} is damaged, or no checkpoint of cgan ({type(e).__name__})")
-    return G.train().requires_grad_(False), ckpt  # train: with dropout, as in train.py's sample
+def settings(add) -> None:
+    add("--class", dest="name", metavar="NAME", help="draw --n samples of this class, into "
+        "class.png; with --each, of no other")
+    add("--parzen", action="store_true", help="the log-likelihood of Table 1, too")
 
 
-def sample_z(n: int, z_dim: int) -> torch.Tensor:
+def build(ckpt: dict) -> Generator:
+    """G as it was saved, with its dropout, as in train.py's sample."""
+    run = ckpt["args"]
+    G = Generator(run["size"], ckpt["channels"], len(ckpt["classes"]), run["z_dim"], run["width"],
+                  run["dropout"])
+    G.load_state_dict(ckpt["G"])
+    return G.train()
+
+
+def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """z (n, z_dim), uniform in [0, 1), as in train.py."""
-    return torch.rand(n, z_dim)
+    return torch.rand(n, z_dim, device=device)
 
 
 def generate(G: Generator, ckpt: dict, n: int, seed: int = 0,
-             y: torch.Tensor | None = None) -> torch.Tensor:
-    """n images (n, c, h, w) in [-1, 1], a function of (G, n, seed, y): G's dropout is on.
+             y: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
+    """n images in [-1, 1], up to 250 at a time (b, c, h, w): a function of (G, n, seed, y), if no
+    other random number is drawn before the last of them, for G's dropout is on.
 
     y int64 (n,): their classes, by their place in ckpt["classes"]; without y, each class in turn.
     """
-    if y is None:
-        y = torch.arange(n) % len(ckpt["classes"])
+    device = ckpt["z_fixed"].device
+    y = (torch.arange(n) % len(ckpt["classes"]) if y is None else y).to(device)
     torch.manual_seed(seed)
-    z = sample_z(n, ckpt["args"]["z_dim"])
-    return torch.cat([G(*part) for part in zip(z.split(250), y.split(250), strict=True)])
+    z = sample_z(n, ckpt["args"]["z_dim"], device)
+    return (G(*part) for part in zip(z.split(250), y.split(250), strict=True))
+
+
+def asked(ckpt: dict, args: argparse.Namespace) -> torch.Tensor:
+    """Of --n samples the classes: that of --class, or each in turn."""
+    classes = ckpt["classes"]
+    if args.name is None:
+        return torch.arange(args.n) % len(classes)
+    if args.name not in classes:
+        fail(f"--class {args.name}: the classes of this run are {', '.join(classes)}")
+    return torch.full((args.n,), classes.index(args.name))
+
+
+def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[str, torch.Tensor]]:
+    """For --each: names, which end with the class, and pictures."""
+    y = asked(ckpt, args)
+    pictures = (x for part in generate(G, ckpt, args.n, args.seed, y) for x in part)
+    names = [name.replace("/", " or ") for name in ckpt["classes"]]  # "T-shirt/top"
+    return ((f"{i:06d}-{names[k]}", x) for i, (k, x) in
+            enumerate(zip(y.tolist(), pictures, strict=True)))
+
+
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
+    """For --real: the set that the run was shown."""
+    return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
 
 def log_likelihood(x: torch.Tensor, mu: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -65,72 +90,144 @@ def log_likelihood(x: torch.Tensor, mu: torch.Tensor, sigma: float) -> torch.Ten
     return log_mean - x.shape[1] * math.log(sigma * math.sqrt(2 * math.pi))
 
 
-def parzen(G: Generator, ckpt: dict, valid, test, n: int = 1000) -> tuple[float, float, float]:
+def parzen(mu: torch.Tensor, valid: torch.Tensor, test: torch.Tensor) -> tuple[float, float, float]:
     """Mean log-likelihood of the test images, its standard error, and sigma. [Table 1]
 
-    From n samples of each class. sigma is the best of ten, log-spaced in [0.1, 1], for 1,000
-    validation images [GAN code].
+    sigma is the best of ten, log-spaced in [0.1, 1], for the validation images. [GAN code]
     """
-    mu, x_valid, x_test = ((x.flatten(1) + 1) / 2 for x in (
-        generate(G, ckpt, n * len(ckpt["classes"])), valid[:1000], test[:10_000]))
+    mu, valid, test = ((x.flatten(1) + 1) / 2 for x in (mu, valid, test))
     sigma = max((10 ** (i / 9 - 1) for i in range(10)),
-                key=lambda s: log_likelihood(x_valid, mu, s).mean().item())
-    ll = log_likelihood(x_test, mu, sigma)
+                key=lambda s: log_likelihood(valid, mu, s).mean().item())
+    ll = log_likelihood(test, mu, sigma)
     return ll.mean().item(), (ll.std() / math.sqrt(len(ll))).item(), sigma
+
+
+def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
+    run, classes, device = ckpt["args"], ckpt["classes"], ckpt["z_fixed"].device
+    if args.parzen and run["data"] not in NAMES:
+        fail(f"--parzen needs images that G has not seen, and {run['data']} has no test images")
+    y = asked(ckpt, args)
+    torch.manual_seed(0)  # of the dropout, as in the run's own grids
+    save_grid(out / "samples.png", G(ckpt["z_fixed"], ckpt["y_fixed"]), scale=2)
+    if args.name is not None:
+        x = torch.cat(list(generate(G, ckpt, args.n, args.seed, y)))
+        save_grid(out / "class.png", x, scale=2)
+        print(f"wrote class.png to {out}")
+
+    # Fig. 2: a class a row
+    rows = torch.arange(len(classes)).repeat_interleave(10)
+    fig2 = torch.cat(list(generate(G, ckpt, len(rows), args.seed, rows)))
+    save_grid(out / "fig2.png", fig2, n_cols=10, captions=classes, scale=2)
+
+    # The same from one z to another, with the dropout of the first frame in all
+    torch.manual_seed(args.seed)
+    a, b = sample_z(2 * len(rows), run["z_dim"], device).chunk(2)
+    frames = []
+    for t in torch.linspace(0, 1, args.frames).tolist():
+        torch.manual_seed(args.seed)
+        frames.append(grid(G(torch.lerp(a, b, t), rows.to(device)), 10, captions=classes, scale=2))
+    save_gif(out / "walk.gif", frames)
+    print(f"wrote samples.png, fig2.png, walk.gif to {out}")
+
+    # Table 1: 1,000 samples of each class; validation images as in the GAN code, all test images
+    if args.parzen:
+        load = {"root": run["data_root"], "skip_bad": run["skip_bad"]}
+        data = load_images(run["data"], run["size"], **load)
+        n_train = len(data) - len(data) // 6  # as in train.py
+        test = load_images(run["data"], run["size"], split="test", **load)[:10_000]
+        valid = data[n_train:n_train + 1000]
+        mu = torch.cat(list(generate(G, ckpt, 1000 * len(classes))))
+        mean, error, sigma = parzen(mu, valid.to(device), test.to(device))
+        print(f"Parzen log-likelihood: {mean:.1f} +- {error:.1f} nats (sigma {sigma:.3f}, 1,000 "
+              f"samples of each class, {len(test):,} test images, step {ckpt['step']})")
+
+
+# ----------------------------------------------------------------------------------------------
+# Loading and flags. The same text in every folder: whoever edits it in dcgan/sample.py copies it to
+# the others with `python tests/copy_run.py`.
+
+import zipfile
+
+from common.data import BadFile
+from common.images import write_image
+
+
+def load_generator(path: Path | str, device: str = "cpu") -> tuple[Generator, dict]:
+    """G, and its checkpoint on the device. No flag of the training run is needed again."""
+    path = Path(path)
+    try:
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+            raise ValueError  # torch does not look at its checksums
+        ckpt = torch.load(path, map_location=device, weights_only=True)
+        if (paper := ckpt.get("paper", NAME)) == NAME:
+            G = build(ckpt).to(device).requires_grad_(False)
+    except FileNotFoundError:
+        fail(f"no checkpoint at {path.resolve()}: run {NAME}/train.py first, or give --ckpt")
+    except Exception as e:  # torch's readers raise many kinds
+        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}: {paper}/sample.py reads it")
+    if not all(p.isfinite().all() for p in G.parameters()):
+        fail(f"{path.resolve()} holds weights that are not finite")
+    return G, ckpt
+
+
+def write_all(folder: Path, pictures: Iterator[tuple[str, torch.Tensor]]) -> None:
+    """One by one, into a folder without pictures: two models in one would spoil any metric."""
+    if any(path.suffix.lower() == ".png" for path in folder.glob("*")):
+        fail(f"{folder.resolve()} has pictures already: name another folder")
+    n = 0
+    for name, x in pictures:
+        write_image(folder / f"{name}.png", x)
+        n += 1
+    print(f"wrote {n:,} to {folder}")
+
+
+def real_pictures(data: Data, n: int, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """n of the set, or all if there are fewer, chosen by the seed."""
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:n]
+    return ((f"{i:06d}", data[[i]][0]) for i in chosen.sort().values.tolist())
 
 
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.error = fail
-    p.add_argument("--ckpt", type=Path, default="runs/cgan/ckpt.pt", help="the trained networks")
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    settings(p.add_argument)
+    p.add_argument("--ckpt", type=Path, default=f"runs/{NAME}/ckpt.pt", help="the trained networks")
     p.add_argument("--out", type=Path, help="folder for the figures; by default beside the ckpt")
-    p.add_argument("--class", dest="name", metavar="NAME", help="draw --n samples of this class, "
-                   "into class.png; with --each, of no other")
-    p.add_argument("--n", type=int, default=64, help="how many samples")
+    p.add_argument("--frames", type=int, default=60, help="of films")
+    p.add_argument("--n", type=int, default=64, help="how many single pictures")
     p.add_argument("--each", type=Path, help="folder for --n single PNGs, instead of the figures")
-    p.add_argument("--parzen", action="store_true", help="the log-likelihood of Table 1")
-    p.add_argument("--data-root", help="where the run's data set lies now")
+    p.add_argument("--real", type=Path, help="folder for --n images of the run's data, likewise")
+    p.add_argument("--data", help="where the run's folder of data lies now")
+    p.add_argument("--data-root", help="where downloaded sets are kept now")
     p.add_argument("--seed", type=int, default=0, help="of the noise")
+    p.add_argument("--device", default=str(best), help="cuda, mps or cpu; the best there is")
     args = p.parse_args(argv)
-    if args.n < 1:
-        fail(f"--n {args.n}: looked for 1 or more")
-    G, ckpt = load_generator(args.ckpt)
-    run, classes, y = ckpt["args"], ckpt["classes"], None
-    if args.name is not None:
-        if args.name not in classes:
-            fail(f"--class {args.name}: the classes of this run are {', '.join(classes)}")
-        y = torch.full((args.n,), classes.index(args.name))
-    if args.parzen and run["data"] not in NAMES:
-        fail(f"--parzen: {run['data']} has no images that the run has not seen; a named set has")
+    for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
+        if not low <= getattr(args, name) < 2**32:
+            fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    try:
+        torch.zeros(1, device=args.device).item()
+    except Exception as e:  # each backend raises its own kinds
+        fail(f"--device {args.device}: {str(e).splitlines()[0]}")
+    G, ckpt = load_generator(args.ckpt, args.device)
+    run = ckpt["args"]
+    run.update({k: v for k in ("data", "data_root") if (v := getattr(args, k))})
     if args.each:
-        args.each.mkdir(parents=True, exist_ok=True)
-        for i, x in enumerate(generate(G, ckpt, args.n, args.seed, y)):
-            write_image(args.each / f"{i:06d}.png", x)
-        return
-    out = args.out or args.ckpt.parent / "figures"
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)  # of the dropout, as in the run's own grids
-    save_grid(out / "samples.png", G(ckpt["z_fixed"], ckpt["y_fixed"]), scale=2)
-    rows = torch.arange(len(classes)).repeat_interleave(10)  # a row is a class
-    fig2 = generate(G, ckpt, len(rows), args.seed, rows)
-    save_grid(out / "fig2.png", fig2, n_cols=10, captions=classes, scale=2)
-    if y is not None:
-        save_grid(out / "class.png", generate(G, ckpt, args.n, args.seed, y), scale=2)
-    print(f"wrote samples.png, fig2.png{'' if y is None else ', class.png'} to {out}")
-    if args.parzen:
-        load = dict(root=args.data_root or run["data_root"], skip_bad=run["skip_bad"])
-        data = load_images(run["data"], run["size"], **load)
-        valid = data.subset(len(data) - len(data) // 6, len(data))  # not trained on
-        test = load_images(run["data"], run["size"], split="test", **load)
-        mean, error, sigma = parzen(G, ckpt, valid, test)
-        print(f"Parzen log-likelihood: {mean:.1f} +- {error:.1f} nats (sigma {sigma:.3f}, 1,000 "
-              f"samples of each class, {min(len(test), 10_000):,} test images, step "
-              f"{ckpt['step']})")
+        write_all(args.each, each(G, ckpt, args))
+    if args.real:
+        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"])
+        write_all(args.real, real_pictures(data, args.n, args.seed))
+    if not (args.each or args.real):
+        out = args.out or args.ckpt.parent / "figures"
+        figures(G, ckpt, args, out)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except OSError as e:  # a full disk, a folder that cannot be written
-        fail(f"{e}: free some room, or change --out or --each")
+    except (BadFile, OSError) as e:  # a folder that cannot be written, a full disk, a broken file
+        fail(f"{e}: mend that, or change --out, --each or --real")

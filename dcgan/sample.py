@@ -53,7 +53,7 @@ def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[s
     return ((f"{i:06d}", x) for i, x in enumerate(pictures))
 
 
-def real(ckpt: dict, **reading) -> Data:
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
     """For --real: the set that the run was shown."""
     return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
@@ -113,12 +113,14 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
         scores = judge(x.cpu(), faces)
         picks = [i for concept in CONCEPTS for i in exemplars(scores, faces.attributes, concept)]
         names = [", ".join(k if v else f"not {k}" for k, v in c.items()) for c in CONCEPTS]
+    print(f"wrote samples.png, fig4.png, walk.gif, candidates.png to {out}")
     if not picks:
         print("for fig7.png pick three samples for each of A, B, C in candidates.png: --vectors")
         return
     fig7 = arithmetic(G, z, picks)
     captions = [f"{sign} {name}" for sign, name in zip(" -+", names, strict=True)]
     save_grid(out / "fig7.png", fig7, captions=captions, scale=2)
+    print("and fig7.png")
     if not args.vectors:
         found = judge(fig7[14:15].cpu(), faces)[0].tolist()
         found = dict(zip(faces.attributes, found, strict=True))
@@ -139,11 +141,10 @@ def load_generator(path: Path | str, device: str = "cpu") -> tuple[Generator, di
     """G, and its checkpoint on the device. No flag of the training run is needed again."""
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as file:  # torch does not look at its checksums
-            if file.testzip():
-                raise ValueError
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+            raise ValueError  # torch does not look at its checksums
         ckpt = torch.load(path, map_location=device, weights_only=True)
-        if (paper := ckpt["paper"]) == NAME:
+        if (paper := ckpt.get("paper", NAME)) == NAME:
             G = build(ckpt).to(device).requires_grad_(False)
     except FileNotFoundError:
         fail(f"no checkpoint at {path.resolve()}: run {NAME}/train.py first, or give --ckpt")
@@ -203,12 +204,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.each:
         write_all(args.each, each(G, ckpt, args))
     if args.real:
-        data = real(ckpt, root=run["data_root"], skip_bad=run["skip_bad"])
+        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"])
         write_all(args.real, real_pictures(data, args.n, args.seed))
     if not (args.each or args.real):
         out = args.out or args.ckpt.parent / "figures"
         figures(G, ckpt, args, out)
-        print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} to {out}")
 
 
 if __name__ == "__main__":

@@ -172,11 +172,12 @@ class Run:
             scale = f"the paper's scale, with steps for {PAPER.get('data', args.data)}"
         print(f"{NAME}: {args.data} at {args.size} px on {self.device}, {scale}", flush=True)
 
-    def keep(self, *sets, values: dict | None = None, **parts) -> None:
-        """sets: the data. values: plain ones, kept in run.values. parts: tensors, and what has a
-        state_dict: all that training changes. --resume makes them what the checkpoint holds."""
+    def keep(self, *sets, values: dict | None = None, facts: dict | None = None, **parts) -> None:
+        """sets: the data. parts: tensors, and what has a state_dict: all that training changes;
+        values: plain ones, kept in run.values. --resume makes them what the checkpoint holds.
+        facts: plain ones that it must find as they are."""
         self.parts, self.values, channels = parts, values or {}, [data.channels for data in sets]
-        self.facts = {"paper": NAME, "classes": sets[0].classes,
+        self.facts = {"paper": NAME, "classes": sets[0].classes, **(facts or {}),
                       "channels": channels if len(sets) > 1 else channels[0]}
         self.settings = {k: v for k, v in vars(self.args).items() if k not in ("out", "resume")}
         self.settings["data"] = sets[0].name

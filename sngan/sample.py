@@ -201,11 +201,10 @@ def load_generator(path: Path | str, device: str = "cpu") -> tuple[Generator, di
     """G, and its checkpoint on the device. No flag of the training run is needed again."""
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as file:  # torch does not look at its checksums
-            if file.testzip():
-                raise ValueError
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+            raise ValueError  # torch does not look at its checksums
         ckpt = torch.load(path, map_location=device, weights_only=True)
-        if (paper := ckpt["paper"]) == NAME:
+        if (paper := ckpt.get("paper", NAME)) == NAME:
             G = build(ckpt).to(device).requires_grad_(False)
     except FileNotFoundError:
         fail(f"no checkpoint at {path.resolve()}: run {NAME}/train.py first, or give --ckpt")
@@ -265,12 +264,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.each:
         write_all(args.each, each(G, ckpt, args))
     if args.real:
-        data = real(ckpt, root=run["data_root"], skip_bad=run["skip_bad"])
+        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"])
         write_all(args.real, real_pictures(data, args.n, args.seed))
     if not (args.each or args.real):
         out = args.out or args.ckpt.parent / "figures"
         figures(G, ckpt, args, out)
-        print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} to {out}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 Yoshida. ICLR 2018, arXiv 1802.05957.
 
     python sngan/train.py                                    drawn faces, minutes on two cores
-    python sngan/train.py --data path/to/images --size 64    your own pictures
-    python sngan/train.py --conditional --data path/to/classes    a folder for each class
+    python sngan/train.py --data path/to/images --size 64    your own, of classes: --conditional
     python sngan/train.py --paper                            the paper's CIFAR-10
     python sngan/train.py --resume                           goes on where the last run stopped
 
@@ -30,7 +29,7 @@ def settings(add) -> None:
     add("--data",         "faces", "cifar10", "a set by its name, or a folder [Sec. 4]")
     add("--size",              32,      32, "height and width [Sec. 4]", (32, 48, 64, 128))
     add("--conditional",    False,   False, "G and D are told the class [1802.05637]")
-    add("--arch",        "resnet", "resnet", "networks of Table 4, or of Table 3", ("resnet", "cnn"))
+    add("--arch",        "resnet", "resnet", "networks of Table 4 or Table 3", ("resnet", "cnn"))
     add("--width-g",           32,     256, "G's channels [Table 4]; of cnn, and from 48 px: 64")
     add("--width-d",           32,     128, "D's channels [Table 4]; of cnn, and from 48 px: 64")
     add("--norm",  "spectral", "spectral", "of D's layers [Fig. 3]", ("spectral", "weight", "none"))
@@ -92,9 +91,8 @@ def train(args: argparse.Namespace) -> None:
     y_fixed = torch.arange(n, device=run.device) // 8 if n_classes else None
     G = Generator(args.size, data.channels, args.z_dim, args.width_g, n_classes, args.arch)
     D = Discriminator(args.size, data.channels, args.width_d, n_classes, args.arch, args.norm)
-    G.to(run.device), D.to(run.device)
-    opt_g = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(args.beta1, args.beta2))
-    opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(args.beta1, args.beta2))
+    opt_g, opt_d = (torch.optim.Adam(net.to(run.device).parameters(), lr=args.lr,
+                                     betas=(args.beta1, args.beta2)) for net in (G, D))
     run.keep(data, G=G, D=D, opt_g=opt_g, opt_d=opt_d, z_fixed=z_fixed)  # --resume fills them
 
     batches = data.batches(args.batch_size, args.seed, start=run.step * args.n_dis)
@@ -181,11 +179,12 @@ class Run:
             scale = f"the paper's scale, with steps for {PAPER.get('data', args.data)}"
         print(f"{NAME}: {args.data} at {args.size} px on {self.device}, {scale}", flush=True)
 
-    def keep(self, *sets, values: dict | None = None, **parts) -> None:
-        """sets: the data. values: plain ones, kept in run.values. parts: tensors, and what has a
-        state_dict: all that training changes. --resume makes them what the checkpoint holds."""
+    def keep(self, *sets, values: dict | None = None, facts: dict | None = None, **parts) -> None:
+        """sets: the data. parts: tensors, and what has a state_dict: all that training changes;
+        values: plain ones, kept in run.values. --resume makes them what the checkpoint holds.
+        facts: plain ones that it must find as they are."""
         self.parts, self.values, channels = parts, values or {}, [data.channels for data in sets]
-        self.facts = {"paper": NAME, "classes": sets[0].classes,
+        self.facts = {"paper": NAME, "classes": sets[0].classes, **(facts or {}),
                       "channels": channels if len(sets) > 1 else channels[0]}
         self.settings = {k: v for k, v in vars(self.args).items() if k not in ("out", "resume")}
         self.settings["data"] = sets[0].name

@@ -2,24 +2,26 @@
 
     python tests/benchmark.py                       all of it, some minutes on two cores
     python tests/benchmark.py drawing stream gan    a choice: drawing, folders, stream, any paper
+    python tests/benchmark.py dcgan --paper         at the paper's scale, on its built-in data
+    python tests/benchmark.py --device cuda         the best device there is, if it is not said
 
 Each line is one measurement: what, the value, the target where there is one, ok or MISSED. The
 machine should be idle. Of a paper, at the setting of its bare command:
 - start: from the start of the process to the report of step 1, so one step is in it;
 - ms per step: over the loop of train() as it is, from step 11 on, for as many steps as its log,
   sample and save intervals need to come round together (or --steps of them);
-- not the network: the share of that time inside reading a batch, seeding, status line, log,
-  sample grids, curves and checkpoints, timed call by call. Not inside: random z, losses,
-  optimisers, which are the paper's step. A GPU is waited for around each of these calls, so there
-  the share is an upper bound: what overlaps in truth is counted;
+- not the network: the share of that time inside reading a batch, seeding, and Run.report (status
+  line, log, sample grids, curves, checkpoints). Not inside: random z, losses, optimisers, which are
+  the paper's step. A GPU is waited for around each of these calls, so there the share is an upper
+  bound: what overlaps in truth is counted;
+- of the device's rate: the products and convolutions of one step (torch's FlopCounterMode), per
+  second, beside what a single product of two matrices reaches on the same device;
 - a picture that grows is at its last size from the first step on: the slowest, so the whole run
   is quicker than "at this speed", and has 15 minutes, not 10;
 - memory: the process's peak, with the data set; its growth from step 101 (later, where that is
   among the first tenth of the loop) to the end.
-With a CUDA device each paper follows again at --paper's scale, on its built-in data.
 """
 import argparse
-import builtins
 import contextlib
 import importlib
 import io
@@ -40,6 +42,7 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image, JpegImagePlugin
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(ROOT))
@@ -48,13 +51,9 @@ from common.data import Data, fail, load_images  # noqa: E402
 
 PAPERS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
 DEVICE = torch.device(torch.accelerator.current_accelerator()
-                      if torch.accelerator.is_available() else "cpu")
+                      if torch.accelerator.is_available() else "cpu")  # else --device
 WARM_UP = 10      # steps: allocators, thread pools and cuDNN settle
 FLAT = 16         # MiB by which an allocator may breathe; a leak of one image a step is more
-# What a loop calls besides its networks, by kind. A train.py that lacks a name is not asked for it.
-OVERHEAD = {"check_finite": "checkpoint", "parameters_to_vector": "checkpoint",
-            "save_checkpoint": "checkpoint", "sample": "pictures", "save_grid": "pictures",
-            "save_curves": "pictures", "show": "report", "open": "report", "print": "report"}
 
 
 def row(what: str, value: float, unit: str, target: float | None = None, least: bool = False,
@@ -171,18 +170,15 @@ class Watch:
 
     def timed(self, kind: str, f):
         def call(*args, **kwargs):
-            if self.depth:  # show() prints: its time is show()'s
+            if self.depth:  # sample() may seed its noise: its time is report's
                 return f(*args, **kwargs)
             self.depth += 1
             began = self.now()
             try:
                 return f(*args, **kwargs)
             finally:
-                ended = self.now()
-                self.spent[kind] += ended - began
+                self.spent[kind] += self.now() - began
                 self.depth -= 1
-                if f.__name__ == "save_grid" and self.first_picture is None:
-                    self.first_picture = time.time()
         return call
 
     def now(self) -> float:
@@ -191,11 +187,12 @@ class Watch:
         return time.perf_counter()
 
     def attach(self, train) -> None:
-        for name, kind in OVERHEAD.items():
-            f = getattr(train, name, None) or getattr(builtins, name, None)
-            if f:
-                setattr(train, name, self.timed(kind, f))
+        report, save_grid = self.timed("report", train.Run.report), train.save_grid
         batches, seed = Data.batches, self.timed("seeding", torch.manual_seed)
+
+        def noted(*args, **kwargs):
+            save_grid(*args, **kwargs)
+            self.first_picture = self.first_picture or time.time()
 
         def timed_batches(images, *args, **kwargs):
             self.looping = True
@@ -203,14 +200,21 @@ class Watch:
             return iter(self.timed("data", stream.__next__), None)  # endless: no batch is None
 
         def manual_seed(number):
-            if self.looping and not self.depth:  # sample() may seed its own noise
+            if self.looping and not self.depth:
                 self.begin_step()
             return seed(number)
 
-        Data.batches, torch.manual_seed = timed_batches, manual_seed
+        # a lambda, for what is set on a class has to be a function
+        train.Run.report = lambda run, *args, **kwargs: report(run, *args, **kwargs)
+        train.save_grid, Data.batches, torch.manual_seed = noted, timed_batches, manual_seed
 
     def begin_step(self) -> None:
         self.step += 1
+        if self.step == WARM_UP // 2:
+            self.flops = FlopCounterMode(display=False)
+            self.flops.__enter__()
+        if self.step == WARM_UP // 2 + 1:
+            self.flops.__exit__(None, None, None)
         if self.step == WARM_UP + 1:
             self.spent.clear()
             self.began = self.now()
@@ -221,16 +225,31 @@ class Watch:
             raise Enough
 
 
-def loop(paper: str, argv: list[str], steps: int | None, started: float) -> dict:
+def product_rate() -> float:
+    """Multiplications and additions a second of a float32 product of two matrices: the best of
+    several, as the device is set up (TF32 or not)."""
+    n = 1536 if DEVICE.type == "cpu" else 8192
+    a, b = torch.rand(2, n, n, device=DEVICE)
+    best = math.inf
+    for _ in range(10):
+        began = time.perf_counter()
+        (a @ b)[0, 0].item()
+        best = min(best, time.perf_counter() - began)
+    return 2 * n ** 3 / best
+
+
+def loop(paper: str, argv: list[str], steps: int | None, started: float, device: str) -> dict:
     """Runs a paper's train(args) for a while, in a process of its own for the sake of memory."""
+    global DEVICE
+    DEVICE = torch.device(device)
     sys.path.insert(0, str(ROOT / paper))  # as when the script is run
     train = importlib.import_module("train")
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        args = train.parse_args([*argv, "--out", str(Path(folder, "run"))])
-        grows = args.steps is None  # its unit is images shown
+        args = train.parse_args([*argv, "--device", device, "--out", str(Path(folder, "run"))])
+        grows = args.steps == 0  # its unit is images shown
         if grows:
             args.steps, args.phase_kimg = train.count_steps(0, args), 0.0
-        intervals = [v for k, v in vars(args).items() if k.endswith("_every")]
+        intervals = [v for k, v in vars(args).items() if k.endswith("_every") and v]
         steps = steps or min(math.lcm(*intervals), max(args.steps - WARM_UP, 1))
         n_run, args.steps = args.steps, max(args.steps, WARM_UP + steps + 1)
         watch = Watch(steps)
@@ -247,7 +266,8 @@ def loop(paper: str, argv: list[str], steps: int | None, started: float) -> dict
             "share": {kind: spent / took * 100 for kind, spent in watch.spent.items()},
             "picture": watch.first_picture and watch.first_picture - started,
             "minutes": took / steps * n_run / 60, "n_run": n_run, "grows": grows, "peak": peak,
-            "growth": now - watch.memory, "cuda": cuda, "data": args.data,
+            "growth": now - watch.memory, "cuda": cuda,
+            "rate": watch.flops.get_total_flops() / (took / steps) / product_rate() * 100,
             "setting": f"{args.data} at {args.size} px, batches of {args.batch_size}"}
 
 
@@ -258,8 +278,8 @@ def start_up(paper: str, argv: list[str]) -> float:
         began = time.perf_counter()
         with subprocess.Popen(
                 [sys.executable, str(ROOT / paper / "train.py"), "--steps", "1", "--log-every", "1",
-                 "--out", str(Path(folder, "run")), *argv], stdout=subprocess.PIPE, text=True,
-                cwd=folder) as process:
+                 "--device", str(DEVICE), "--out", str(Path(folder, "run")), *argv],
+                stdout=subprocess.PIPE, text=True, cwd=folder) as process:
             for line in process.stdout:
                 if line.startswith("step 1/"):
                     took = time.perf_counter() - began
@@ -268,13 +288,12 @@ def start_up(paper: str, argv: list[str]) -> float:
     return took
 
 
-def measure(paper: str, argv: list[str], steps: int | None) -> str:
-    """Prints a paper's lines; returns the data set it ran on."""
+def measure(paper: str, argv: list[str], steps: int | None) -> None:
     bare = not argv  # the targets of time are those of the bare command
     start = start_up(paper, argv)
     # spawn, not fork: the child must own no memory of ours, and no CUDA context
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        seen = pool.submit(loop, paper, argv, steps, time.time()).result()
+        seen = pool.submit(loop, paper, argv, steps, time.time(), str(DEVICE)).result()
     share = sorted(seen["share"].items(), key=lambda item: -item[1])
     print(f"{' '.join([paper, *argv])}: {seen['setting']}, steps {WARM_UP + 1}.."
           f"{WARM_UP + seen['steps']}")
@@ -287,20 +306,31 @@ def measure(paper: str, argv: list[str], steps: int | None) -> str:
         (15 if seen["grows"] else 10) if bare else None)
     row("not the network", sum(seen["share"].values()), "%", 5,
         note="(" + ", ".join(f"{kind} {part:.2f}" for kind, part in share) + ")")
+    row("of the device's rate of products", seen["rate"], "%")
     row("peak memory", seen["peak"], "MiB")
     if seen["cuda"] is not None:
         row("peak memory of tensors on the GPU", seen["cuda"], "MiB")
     row("growth of memory", seen["growth"], "MiB", FLAT)
-    return seen["data"]
+
+
+def built_in(paper: str) -> str:
+    """The data of a paper's bare command, in a process of its own: its module is called train."""
+    code = "import train; print(train.parse_args([]).data)"
+    command = [sys.executable, "-c", code]
+    return subprocess.check_output(command, cwd=ROOT / paper, text=True).strip()
 
 
 def main() -> None:
+    global DEVICE
     groups = {"drawing": drawing, "folders": folders, "stream": stream}
     p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     p.error = fail
     p.add_argument("names", nargs="*", help=f"of {', '.join([*groups, *PAPERS])}; default: all")
     p.add_argument("--steps", type=int, help="how many steps of a loop, to be quick")
+    p.add_argument("--paper", action="store_true", help="at the papers' scale, on built-in data")
+    p.add_argument("--device", default=str(DEVICE), help="default: %(default)s")
     args = p.parse_args()
+    DEVICE = torch.device(args.device)
     unknown = set(args.names) - {*groups, *PAPERS}
     if unknown:
         fail(f"{', '.join(sorted(unknown))}: the names are {', '.join([*groups, *PAPERS])}")
@@ -312,9 +342,8 @@ def main() -> None:
             group()
     for paper in PAPERS:
         if not args.names or paper in args.names:
-            builtin_set = measure(paper, [], args.steps)
-            if DEVICE.type == "cuda":
-                measure(paper, ["--paper", "--data", builtin_set], args.steps or 100)
+            flags = ["--paper", "--data", built_in(paper)] if args.paper else []
+            measure(paper, flags, args.steps or (100 if args.paper else None))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""Copies the text below the ruled line to all papers. By hand, after it has been edited.
+"""Copies the text below the ruled line to all papers, and counts lines. By hand, after an edit.
 
-    python tests/copy_run.py           train.py's from dcgan/, and from stylegan/ for torchrun's
-    python tests/copy_run.py --check   only names what differs; the exit code says whether any does
+    python tests/copy_run.py
 
-dcgan/ has the text of a run in one process, stylegan/ that of the papers which torchrun starts, too
-(they import torch.distributed). sample.py has one text for all.
+train.py's text comes from dcgan/, that of papers which torchrun starts too (they import
+torch.distributed) from stylegan/; sample.py has one for all, dcgan's. Then it prints, of each
+folder, the lines of model.py, of train.py above the line, of train(), and how many of those above
+the line are unlike dcgan's, and writes them into the rows of the front page.
 """
-import sys
+import ast
+import difflib
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,15 +38,32 @@ def first_difference(path: Path) -> str:
     return ""
 
 
+def count(paper: str) -> tuple[int, int, int, int]:
+    """Lines of model.py; of train.py's part above the line; of train(); unlike dcgan's part."""
+    path = ROOT / paper / "train.py"
+    above, dcgan = (split(p)[0].splitlines() for p in (path, ROOT / "dcgan" / "train.py"))
+    train, = (node for node in ast.parse(path.read_text()).body
+              if isinstance(node, ast.FunctionDef) and node.name == "train")
+    unlike = sum(line[:2] in ("+ ", "- ") for line in difflib.ndiff(dcgan, above))
+    model = len((ROOT / paper / "model.py").read_text().splitlines())
+    return model, len(above), train.end_lineno - train.lineno + 1, unlike
+
+
 def main() -> None:
-    differs = False
     for path in sorted([*ROOT.glob("*/train.py"), *ROOT.glob("*/sample.py")]):
-        if line := first_difference(path):
-            differs = True
-            print(line)
-            if sys.argv[1:] != ["--check"]:
-                path.write_text(split(path)[0] + split(source(path))[1])
-    raise SystemExit(differs and sys.argv[1:] == ["--check"])
+        if LINE not in path.read_text():
+            print(f"{path.relative_to(ROOT)} has no ruled line: {LINE[:12]}...")
+        elif line := first_difference(path):
+            print(f"copied over {line}")
+            path.write_text(split(path)[0] + split(source(path))[1])
+    page, readme = ROOT / "README.md", (ROOT / "README.md").read_text()
+    print("paper           model  above  train()  unlike dcgan's")
+    for paper in sorted(path.parent.name for path in ROOT.glob("*/train.py")):
+        model, above, train, unlike = count(paper)
+        print(f"{paper:<15} {model:>5} {above:>6} {train:>8} {unlike:>15}")
+        readme = re.sub(rf"(\]\({paper}/README\.md\).*\| )[\d, ]+( \|)$",
+                        rf"\g<1>{model}, {above}, {unlike}\g<2>", readme, flags=re.M)
+    page.write_text(readme)
 
 
 if __name__ == "__main__":

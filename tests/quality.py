@@ -26,12 +26,12 @@ import argparse
 import contextlib
 import inspect
 import io
-import signal
 import sys
 import time
 from argparse import Namespace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 import numpy as np
 import torch
@@ -168,15 +168,9 @@ def untrained(paper: str, run: dict, folder: str) -> Path:
         raise Begun  # at the first next(): the checkpoint of step 0 is written just before
         yield
 
-    batches, Data.batches = Data.batches, stream
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Begun):
-            train.train(args)
-    finally:
-        Data.batches = batches
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with (mock.patch.object(Data, "batches", stream), contextlib.suppress(Begun),
+          contextlib.redirect_stdout(io.StringIO())):
+        train.train(args)
     return Path(folder, "ckpt.pt")
 
 
@@ -197,12 +191,12 @@ def assess(paper: str, args: argparse.Namespace, judges: dict) -> list[str]:
     asked, given = "-", {}
     if "y" in inspect.signature(sample.generate).parameters:
         given["y"] = torch.arange(args.n) % judge.n_classes
-    features, p = judge(sample.generate(G, ckpt, args.n, args.seed, **given))
+    features, p = judge(torch.cat(list(sample.generate(G, ckpt, args.n, args.seed, **given))))
     if given:
         asked = f"{(p.argmax(1) == given['y']).double().mean().item():.1%}"
     with TemporaryDirectory() as folder:
         G, _ = sample.load_generator(untrained(paper, {**run, "data": on[0]}, folder))
-        start, _ = judge(sample.generate(G, ckpt, args.n, args.seed, **given))
+        start, _ = judge(torch.cat(list(sample.generate(G, ckpt, args.n, args.seed, **given))))
 
     distance, distance_0 = frechet(features, judge.real), frechet(start, judge.real)
     there, common = (judge.there(p) & judge.common).sum().item(), judge.common.sum().item()

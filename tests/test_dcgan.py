@@ -3,6 +3,8 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from algorithm import Adam, assert_same_run, float64
 from conftest import (
     assert_loss_at,
     assert_no_neighbours,
@@ -11,11 +13,10 @@ from conftest import (
     assert_resume_refused,
     assert_uniform,
     feature_maps,
-    kinds,
     load,
     n_parameters,
     parser,
-    watching,
+    tiny,
 )
 from torch import nn
 
@@ -23,22 +24,15 @@ from common import data
 
 model, train, sample = (load("dcgan", module) for module in ("model", "train", "sample"))
 pytestmark = pytest.mark.usefixtures("small_data")
-SMALL = ("--width", 8, "--size", 16, "--sample-every", 100, "--save-every", 100)
-SIZES = parser("dcgan")._option_string_actions["--size"].choices
+SMALL = "--width", 4, "--size", 16
 
 
-@pytest.fixture
-def watched(tmp_path, monkeypatch):
-    """train() with these flags, and what happened in it."""
-    return watching("dcgan", train, torch.optim.Adam, SMALL, tmp_path, monkeypatch)
-
-
-# The networks
+# The paper's setting
 
 def test_the_papers_setting(tmp_path):
     args = train.parse_args(["--paper", "--out", str(tmp_path)])
     assert (args.size, args.width, args.batch_size, args.z_dim) == (64, 128, 128, 100)
-    assert (args.lr, args.beta1) == (2e-4, 0.5)
+    assert (args.lr, args.beta1, args.data) == (2e-4, 0.5, "lsun/bedroom")
     assert args.steps == 5 * 3_033_042 // 128
 
 
@@ -55,7 +49,7 @@ def test_parameter_counts(size, channels, width, g, d):
             assert n_parameters(model.Discriminator()) == d
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", parser("dcgan")._option_string_actions["--size"].choices)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes_double_and_halve(size, channels):
     with torch.device("meta"):
@@ -76,97 +70,90 @@ def test_other_sizes_are_refused(size):
             net(size)
 
 
-def test_the_five_rules():
-    G, D = model.Generator(64, 3, 100, 8), model.Discriminator(64, 3, 8)
-    up, down, norm = nn.ConvTranspose2d, nn.Conv2d, nn.BatchNorm2d
-    assert kinds(G) == [nn.Linear, nn.Unflatten, norm, nn.ReLU, *[up, norm, nn.ReLU] * 3,
-                        up, nn.Tanh]  # no batch norm at G's output
-    assert kinds(D) == [down, nn.LeakyReLU, *[down, norm, nn.LeakyReLU] * 3,
-                        nn.Flatten, nn.Linear]  # nor at D's input
-    for m in (*G.modules(), *D.modules()):
-        if isinstance(m, (up, down)):
-            assert (m.kernel_size, m.stride, m.bias) == ((5, 5), (2, 2), None)
-        if isinstance(m, nn.Linear):
-            assert m.bias is None
-        if isinstance(m, nn.LeakyReLU):
-            assert m.negative_slope == 0.2
-        if isinstance(m, norm):
-            assert (m.eps, m.momentum, m.affine) == (1e-5, 0.1, True)
-
-
-def test_initialisation():
+def test_first_weights_z_and_range():
     torch.manual_seed(0)
     assert_normal_weights(model.Generator(32, 3, 100, 64), model.Discriminator(32))
-
-
-def test_range():
-    torch.manual_seed(0)
-    assert_reaches_both_ends(model.Generator(16, 3, 10, 8), train.sample_z(9, 10))
-
-
-def test_z():
     assert_uniform(train.sample_z, sample.sample_z)
+    assert_reaches_both_ends(model.Generator(16, 3, 10, 8), train.sample_z(9, 10))
 
 
 # The losses
 
-def test_losses_are_the_textbooks():
-    real, fake = torch.randn(2, 50, dtype=torch.float64) * 5
-    D_real, D_fake = torch.sigmoid(real), torch.sigmoid(fake)
-    value = D_real.log().mean() + (1 - D_fake).log().mean()
-    assert train.d_loss(real, fake).item() == pytest.approx(-value.item())  # a sum, not halved
-    assert train.g_loss(fake).item() == pytest.approx(-D_fake.log().mean().item())
-
-
 @pytest.mark.parametrize("loss, logit, value, slope", [
     (lambda a: train.d_loss(a, a * 0 - 200), -200, 200, -1),
-    (lambda a: train.d_loss(a, a * 0 - 200), 200, 0, 0),
     (lambda a: train.d_loss(a * 0 + 200, a), 200, 200, 1),
-    (lambda a: train.d_loss(a * 0 + 200, a), -200, 0, 0),
-    (lambda a: train.g_loss(a), -200, 200, -1), (lambda a: train.g_loss(a), 200, 0, 0)])
+    (lambda a: train.d_loss(a, a * 0), 0, 2 * math.log(2), -0.5),  # a sum, not halved
+    (lambda a: train.g_loss(a), -200, 200, -1), (lambda a: train.g_loss(a), 0, math.log(2), -0.5)])
 def test_losses_of_extreme_logits(loss, logit, value, slope):
     assert_loss_at(loss, logit, value, slope)
 
 
-# A step
+# A step, with the networks of Sec. 3 at 16x16, written out again
 
-def test_a_step(watched):
-    watch = watched("--steps", 2)
-    assert watch.order() == "G D D step(D) D step(G) G D D step(D) D step(G)"
-    assert [e.fresh for e in watch.all("step")] == [{"D"}, {"G"}] * 2
-    batches = data.load_images("faces", 16).batches(4, seed=0)
-    for made, real, fake, again in zip(watch.all("G"), *[iter(watch.all("D"))] * 3, strict=True):
-        # Two passes of one batch each: real and fake have their own statistics
-        assert torch.equal(real.x, next(batches))
-        assert torch.equal(fake.x, made.y) and torch.equal(again.x, made.y)
-        assert made.training and real.training and fake.training and again.training
-        assert all(map(torch.equal, real.weights, fake.weights))
-        assert not all(map(torch.equal, fake.weights, again.weights))  # G learns from the new D
-    first, second = watch.all("G")
-    assert not torch.equal(first.x, second.x)
-    norms = [m for m in watch.nets["D"].modules() if isinstance(m, nn.BatchNorm2d)]
-    assert [int(m.num_batches_tracked) for m in norms] == [6] * len(norms)
+def norm(x, bn):
+    """By the batch's own statistics, of which running averages are kept. [rule 2]"""
+    mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+    n = x.numel() / x.shape[1]
+    with torch.no_grad():
+        bn.running_mean.lerp_(mean, 0.1)
+        bn.running_var.lerp_(var * n / (n - 1), 0.1)
+        bn.num_batches_tracked += 1
+    x = (x - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()
+    return bn.weight[:, None, None] * x + bn.bias[:, None, None]
 
 
-@pytest.mark.parametrize("flags, lr, beta1", [
-    ((), 2e-4, 0.5), (("--lr", 1e-3, "--beta1", 0.25), 1e-3, 0.25), (("--beta1", 0), 2e-4, 0.0)])
-def test_adam(watched, flags, lr, beta1):
-    for step in watched("--steps", 1, *flags).all("step"):
-        assert (step.group["lr"], step.group["betas"]) == (lr, (beta1, 0.999))
-        assert (step.group["weight_decay"], step.group["eps"]) == (0, 1e-8)
+def parts(net):
+    return ([w for w in net.parameters() if w.ndim > 1],
+            [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)])
 
 
-def test_beta1_given_at_resume_is_used(watched, tmp_path):
-    watched("--steps", 1)
-    watch = watched("--steps", 2, "--resume", "--beta1", 0.25)
-    assert [step.group["betas"] for step in watch.all("step")] == [(0.25, 0.999)] * 2
+def draw(G, z):
+    (project, up1, up2), (bn1, bn2) = parts(G)
+    x = norm((z @ project.T).view(len(z), -1, 4, 4), bn1).relu()  # [rules 3, 4]
+    x = norm(F.conv_transpose2d(x, up1, None, 2, 2, 1), bn2).relu()  # [rule 1]
+    return F.conv_transpose2d(x, up2, None, 2, 2, 1).tanh()
+
+
+def judge(D, x):
+    (down1, down2, last), (bn,) = parts(D)
+    x = F.conv2d(x, down1, None, 2, 2)
+    x = norm(F.conv2d(torch.max(x, 0.2 * x), down2, None, 2, 2), bn)  # [rule 5]
+    return torch.sigmoid(torch.max(x, 0.2 * x).flatten(1) @ last.T)
+
+
+def test_three_steps(tmp_path):
+    """D, then G on the same z. With a stop after the second, and other settings of Adam from there
+    on."""
+    with float64():
+        train.train(train.parse_args(tiny("dcgan", tmp_path, *SMALL, "--steps", 2)))
+        train.train(train.parse_args(["--resume", "--steps=3", "--lr=0.01", "--beta1=0.25",
+                                      f"--out={tmp_path}"]))
+
+        batches, rows = data.load_images("faces", 16).batches(4, seed=0), []
+        torch.manual_seed(0)
+        train.sample_z(64, 100)
+        G, D = model.Generator(16, 3, 100, 4), model.Discriminator(16, 3, 4)
+        opt_g, opt_d = (Adam(net.parameters(), beta1=0.5) for net in (G, D))
+        for step in (1, 2, 3):
+            torch.manual_seed(step)
+            lr = 2e-4 if step < 3 else 0.01
+            if step == 3:
+                opt_g.betas = opt_d.betas = (0.25, 0.999)
+            x_fake = draw(G, torch.rand(4, 100) * 2 - 1)
+            real, fake = judge(D, next(batches)), judge(D, x_fake.detach())  # not in one pass
+            loss_d = -real.log().mean() - (1 - fake).log().mean()
+            opt_d.step(loss_d, lr)
+            loss_g = -judge(D, x_fake).log().mean()
+            opt_g.step(loss_g, lr)
+            rows.append([v.mean().item() for v in (loss_d, loss_g, real, fake)])
+    assert_same_run(tmp_path, rows, 1e-9, G=G, D=D)
 
 
 @pytest.mark.parametrize("flags", [("--width", 9), ("--z-dim", 5), ("--size", 32),
                                    ("--data", "digits")])
-def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
-    watched("--steps", 1)
-    assert_resume_refused(train, tmp_path / "run", capfd, flags)
+def test_resume_refuses_another_network(tmp_path, capfd, flags):
+    train.train(train.parse_args(tiny("dcgan", tmp_path, *SMALL, "--steps", 1)))
+    assert_resume_refused(train, tmp_path, capfd, flags)
 
 
 def test_sampling_depends_on_no_neighbour():
@@ -176,49 +163,40 @@ def test_sampling_depends_on_no_neighbour():
 # sample.py
 
 @pytest.fixture
-def figures(watched, tmp_path, monkeypatch):
+def figures(tmp_path, monkeypatch):
     """What sample.py draws of a run, by file name, and the run's G."""
     def draw(*flags, data="faces"):
-        watched("--steps", 2, "--data", data)
-        grids = {}
-        monkeypatch.setattr(sample, "save_grid", lambda path, x, **options:
-                            grids.update({path.name: (x, options)}))
-        sample.main(["--ckpt", str(tmp_path / "run" / "ckpt.pt"), *flags])
-        return grids, sample.load_generator(tmp_path / "run" / "ckpt.pt")[0]
+        grids, ckpt = {}, tmp_path / "ckpt.pt"
+        train.train(train.parse_args(tiny("dcgan", tmp_path, *SMALL, "--steps=2", "--data", data)))
+        monkeypatch.setattr(sample, "save_grid", lambda path, x, n_cols=8, captions=(), scale=1:
+                            grids.update({path.name: x.unflatten(0, (-1, n_cols))}))
+        sample.main(["--ckpt", str(ckpt), "--frames=2", *flags])
+        return grids, sample.load_generator(ckpt)[0]
     return draw
 
 
-def test_fig_4_walks_from_each_point_to_the_next(figures):
-    grids, G = figures("--seed", "3")
-    x, options = grids["fig4.png"]
-    rows = x.unflatten(0, (8, 10))
-    assert options["n_cols"] == 10
-    torch.manual_seed(3)
-    ends = G(sample.sample_z(9, 100))
-    assert torch.allclose(rows[:, 0], ends[:-1], atol=1e-5)
-    assert torch.allclose(rows[:, -1], ends[1:], atol=1e-5)
+def test_figures_of_drawn_faces(figures):
+    """Fig. 4 walks from each point to the next; Fig. 7 is of samples that the judge chose."""
+    grids, G = figures("--seed=3")
     torch.manual_seed(3)
     z = sample.sample_z(9, 100)
-    assert torch.allclose(rows[2, 3], G(torch.lerp(z[2:3], z[3:4], 3 / 9))[0], atol=1e-5)
-
-
-def test_fig_7_of_drawn_faces_and_by_number(figures):
-    grids, G = figures()
-    x, options = grids["fig7.png"]
-    assert len(x) == 24 and len(options["captions"]) == 3 and "candidates.png" in grids
-    assert options["captions"][0].strip() == "glasses, smiling"
-    torch.manual_seed(0)
-    sample.sample_z(9, 100)  # Fig. 4's
-    z = sample.sample_z(1000, 100)
-    assert torch.allclose(grids["candidates.png"][0], G(z[:100]), atol=1e-5)
+    along = torch.arange(10)[:, None] / 9
+    rows = z[:-1, None] * (1 - along) + z[1:, None] * along
+    assert torch.allclose(grids["fig4.png"], G(rows.flatten(0, 1)).unflatten(0, (8, 10)), atol=1e-5)
+    x = G(sample.sample_z(1000, 100))
+    assert torch.allclose(grids["candidates.png"].flatten(0, 1), x[:100], atol=1e-5)
+    faces = data.load_attributes("faces", 16)
+    scores = sample.judge(x, faces)
+    for row, concept in zip(grids["fig7.png"], sample.CONCEPTS, strict=True):
+        chosen = sample.exemplars(scores, faces.attributes, concept)
+        assert torch.allclose(row[:3], x[chosen], atol=1e-5)
 
 
 def test_fig_7_by_number(figures):
     picks = "4 17 32 8 9 51 0 3 77".split()
-    grids, G = figures("--vectors", *picks, data="digits")
-    x, candidates = grids["fig7.png"][0].unflatten(0, (3, 8)), grids["candidates.png"][0]
-    chosen = candidates[list(map(int, picks))].unflatten(0, (3, 3))
-    assert torch.allclose(x[:, :3], chosen, atol=1e-5)
+    grids, _ = figures("--vectors", *picks, data="digits")
+    chosen = grids["candidates.png"].flatten(0, 1)[list(map(int, picks))]
+    assert torch.allclose(grids["fig7.png"][:, :3].flatten(0, 1), chosen, atol=1e-5)
 
 
 def test_fig_7_needs_a_choice(figures, capsys):

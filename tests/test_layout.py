@@ -4,12 +4,14 @@ What is the run's text alone, the same in all folders, is tried on the two that 
 """
 import ast
 import errno
+import importlib
 import os
 import random
 import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -204,6 +206,24 @@ def test_copied_folder_runs_alone(paper, tmp_path):
     lines = done.stdout.splitlines()
     assert paper in lines[0] and "--paper" in lines[0]
     assert any("2/2" in line and "images/s" in line and "ETA" in line for line in lines)
+
+
+def test_networks_of_all_papers_in_one_program(monkeypatch):
+    """from dcgan.model import Generator, beside the others, as the front page has it."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    models = [importlib.import_module(f"{paper}.model") for paper in PAPERS]
+    assert len({model.__file__ for model in models}) == len(PAPERS)
+
+
+def test_in_your_own_program(small_data, place):
+    """The front page's lines, as they stand there."""
+    assert main("dcgan", *tiny("dcgan", "runs/dcgan", "--size", 32, "--steps", 1)) == 0
+    readme = (ROOT / "README.md").read_text()
+    code, = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
+    (place / "gans").symlink_to(ROOT)
+    done = subprocess.run([sys.executable, "-c", code + "print(tuple(x.shape))"], cwd=place,
+                          capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("(64, 3, 32, 32)\n", "")
 
 
 # The command line

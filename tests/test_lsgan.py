@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from algorithm import Adam, assert_same_run, float64
 from conftest import (
     assert_no_neighbours,
     assert_reaches_both_ends,
@@ -13,7 +14,7 @@ from conftest import (
     load,
     n_parameters,
     parser,
-    watching,
+    tiny,
 )
 from torch import nn
 
@@ -22,23 +23,18 @@ from common import data
 model, train, sample, mixture = (
     load("lsgan", module) for module in ("model", "train", "sample", "mixture"))
 pytestmark = pytest.mark.usefixtures("small_data")
-SMALL = ("--width", 4, "--sample-every", 100, "--save-every", 100)
+SMALL = "--width", 4, "--z-dim", 20
 HALVINGS = {16: (2, 4), 28: (2, 7), 32: (3, 4), 48: (3, 6), 64: (4, 4), 96: (4, 6), 112: (4, 7),
             128: (5, 4), 256: (6, 4)}  # --size -> doublings of G, from a map of side 4 to 7
 
 
-@pytest.fixture
-def watched(tmp_path, monkeypatch):
-    return watching("lsgan", train, torch.optim.Adam, SMALL, tmp_path, monkeypatch)
-
-
-# The networks
+# The paper's setting
 
 def test_the_papers_setting(tmp_path):
     args = train.parse_args(["--paper", "--out", str(tmp_path)])
     assert (args.size, args.width, args.batch_size, args.z_dim) == (112, 64, 64, 1024)
     assert (args.lr, args.beta1, args.steps) == (1e-3, 0.5, 1_000_000)
-    assert (args.scheme, args.no_bn) == ("0-1", False)
+    assert (args.data, args.scheme, args.bn) == ("lsun/bedroom", "0-1", True)
 
 
 @pytest.mark.parametrize("size, channels, z_dim, bn, g, d", [
@@ -96,13 +92,6 @@ def test_layers():
             assert m.negative_slope == 0.2
         if isinstance(m, norm):
             assert (m.eps, m.momentum, m.affine) == (1e-5, 0.1, True)
-
-
-def test_no_bn_is_g_alone(watched):
-    watch = watched("--steps", 1, "--no-bn")
-    norms = {name: sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())
-             for name, net in watch.nets.items()}
-    assert norms == {"G": 0, "D": 1}
 
 
 def test_a_score_is_any_number():
@@ -223,17 +212,6 @@ def test_pearson_chi_squared():
     assert 2 * C.item() == pytest.approx(chi2.item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("scheme", ["0-1", "pearson"])
-def test_the_scheme_is_used(watched, tmp_path, scheme):
-    watch = watched("--steps", 1, "--scheme", scheme)
-    a, b, c = train.SCHEMES[scheme]
-    real, fake, again = (e.y for e in watch.all("D"))
-    row = (tmp_path / "run" / "log.csv").read_text().splitlines()[1].split(",")
-    assert [float(cell) for cell in row[1:]] == pytest.approx([
-        ((real - b) ** 2).mean().item() / 2 + ((fake - a) ** 2).mean().item() / 2,
-        ((again - c) ** 2).mean().item() / 2, real.mean().item(), fake.mean().item()], abs=2e-5)
-
-
 @pytest.mark.parametrize("scheme", ["-1-1-1", "0", "0-1-0"])
 def test_no_other_mixture(tmp_path, capfd, scheme):
     with pytest.raises(SystemExit):
@@ -244,34 +222,45 @@ def test_no_other_mixture(tmp_path, capfd, scheme):
 
 # A step
 
-def test_a_step(watched):
-    watch = watched("--steps", 2)
-    assert watch.order() == "G D D step(D) D step(G) G D D step(D) D step(G)"
-    assert [e.fresh for e in watch.all("step")] == [{"D"}, {"G"}] * 2
-    batches = data.load_images("digits", 16).batches(4, seed=0)
-    for made, real, fake, again in zip(watch.all("G"), *[iter(watch.all("D"))] * 3, strict=True):
-        assert torch.equal(real.x, next(batches))
-        assert torch.equal(fake.x, made.y) and torch.equal(again.x, made.y)  # the same z for both
-        assert made.training and real.training and fake.training and again.training
-        assert all(map(torch.equal, real.weights, fake.weights))
-        assert not all(map(torch.equal, fake.weights, again.weights))  # G learns from the new D
-    first, second = watch.all("G")
-    assert not torch.equal(first.x, second.x)
+@pytest.mark.parametrize("flags, targets", [((), (0, 1, 1)), (("--no-bn",), (0, 1, 1)), (
+    ("--scheme", "pearson"), (-1, 1, 0))])
+def test_three_steps(tmp_path, flags, targets):
+    """D, then G on the same z, by Eq. 2 and Adam. With a stop after the second, and other settings
+    of Adam from there on."""
+    with float64():
+        train.train(train.parse_args(tiny("lsgan", tmp_path, *SMALL, *flags, "--steps", 2)))
+        train.train(train.parse_args(["--resume", "--steps=3", "--lr=0.01", "--beta1=0.25",
+                                      f"--out={tmp_path}"]))
 
-
-@pytest.mark.parametrize("flags, lr, beta1", [
-    ((), 1e-3, 0.5), (("--lr", 2e-4, "--beta1", 0.25), 2e-4, 0.25)])
-def test_adam(watched, flags, lr, beta1):
-    for step in watched("--steps", 1, *flags).all("step"):
-        assert (step.group["lr"], step.group["betas"]) == (lr, (beta1, 0.999))
-        assert (step.group["weight_decay"], step.group["eps"]) == (0, 1e-8)
+        (a, b, c), rows = targets, []
+        batches = data.load_images("digits", 16).batches(4, seed=0)
+        torch.manual_seed(0)
+        train.sample_z(64, 20)
+        G = model.Generator(16, 1, 20, 4, bn="--no-bn" not in flags)
+        D = model.Discriminator(16, 1, 4)
+        opt_g, opt_d = (Adam(net.parameters(), beta1=0.5) for net in (G, D))
+        for step in (1, 2, 3):
+            torch.manual_seed(step)
+            lr = 1e-3 if step < 3 else 0.01
+            if step == 3:
+                opt_g.betas = opt_d.betas = (0.25, 0.999)
+            x_fake = G(torch.rand(4, 20) * 2 - 1)
+            real, fake = D(next(batches)), D(x_fake.detach())  # batch norm: not in one pass
+            loss_d = ((real - b) ** 2).sum() / 8 + ((fake - a) ** 2).sum() / 8
+            opt_d.step(loss_d, lr)
+            loss_g = ((D(x_fake) - c) ** 2).sum() / 8
+            opt_g.step(loss_g, lr)
+            rows.append([v.mean().item() for v in (loss_d, loss_g, real, fake)])
+        norms = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (G, D)]
+        assert norms == [0 if "--no-bn" in flags else 3, 1]
+    assert_same_run(tmp_path, rows, 1e-7, G=G, D=D)
 
 
 @pytest.mark.parametrize("flags", [("--width", 5), ("--z-dim", 5), ("--size", 32), ("--no-bn",),
                                    ("--data", "faces")])
-def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
-    watched("--steps", 1)
-    assert_resume_refused(train, tmp_path / "run", capfd, flags)
+def test_resume_refuses_another_network(tmp_path, capfd, flags):
+    train.train(train.parse_args(tiny("lsgan", tmp_path, *SMALL, "--steps", 1)))
+    assert_resume_refused(train, tmp_path, capfd, flags)
 
 
 def test_sampling_depends_on_no_neighbour():
@@ -281,19 +270,18 @@ def test_sampling_depends_on_no_neighbour():
 # sample.py
 
 @pytest.mark.parametrize("flags", [(), ("--no-bn",)])
-def test_interpolation(watched, tmp_path, monkeypatch, flags):
-    watched("--steps", 2, *flags)
-    grids = {}
-    monkeypatch.setattr(sample, "save_grid", lambda path, x, **options:
-                        grids.update({path.name: (x, options)}))
-    ckpt = tmp_path / "run" / "ckpt.pt"
-    sample.main(["--ckpt", str(ckpt), "--seed", "3"])
+def test_interpolation(tmp_path, monkeypatch, flags):
+    train.train(train.parse_args(tiny("lsgan", tmp_path, *SMALL, *flags, "--steps", 2)))
+    grids, ckpt = {}, tmp_path / "ckpt.pt"
+    monkeypatch.setattr(sample, "save_grid", lambda path, x, n_cols=8, scale=1:
+                        grids.update({path.name: x.unflatten(0, (-1, n_cols))}))
+    sample.main(["--ckpt", str(ckpt), "--seed=3", "--frames=2"])
     G, _ = sample.load_generator(ckpt)
-    x, options = grids["interpolation.png"]
     torch.manual_seed(3)
-    ends = sample.sample_z(16, 1024).unflatten(0, (8, 2))
-    rows = torch.stack([torch.stack([a + (b - a) * i / 9 for i in range(10)]) for a, b in ends])
-    assert options["n_cols"] == 10 and torch.allclose(x, G(rows.flatten(0, 1)), atol=1e-5)
+    ends = sample.sample_z(16, 20).view(8, 2, 1, 20)
+    along = torch.arange(10)[:, None] / 9
+    rows = G((ends[:, 0] * (1 - along) + ends[:, 1] * along).flatten(0, 1)).unflatten(0, (8, 10))
+    assert torch.allclose(grids["interpolation.png"], rows, atol=1e-5)
 
 
 # mixture.py
