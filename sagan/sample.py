@@ -19,14 +19,14 @@ from common.data import Data, fail, load_images
 from common.images import COLOURS, grid, save_gif, save_grid
 
 NAME = "sagan"
+POINTS = 0.5, 0.15, 0.35, 0.45, 0.5, 0.75, 0.06, 0.06, 0.06, 0.94  # hair, an eye, mouth, corners
 
 
 def settings(add) -> None:
     add("--classes", nargs="+", metavar="NAME", help="of the rows, and of --each; else the first "
         "ten, and all of them")
-    add("--points", nargs="+", type=float, metavar="X",
-        default=[0.5, 0.15, 0.35, 0.45, 0.5, 0.75, 0.06, 0.06, 0.06, 0.94],
-        help="x y x y ... in [0, 1), whose attention attention.png shows")
+    add("--points", nargs="+", type=float, metavar="X", help="x y x y ... in [0, 1), whose "
+        "attention attention.png shows; else five of a face")
 
 
 def build(ckpt: dict) -> Generator:
@@ -72,7 +72,7 @@ def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[s
     return ((f"{i:06d}-{y[i]}", x) for i, x in enumerate(pictures))
 
 
-def real(ckpt: dict, **reading) -> Data:
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
     """For --real: the set that the run was shown."""
     return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
@@ -110,9 +110,10 @@ def overlay(x: torch.Tensor, maps: torch.Tensor, points: list[tuple[float, float
 
 def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
     z, y = ckpt["z_fixed"], chosen(ckpt, args.classes)
-    points = list(zip(args.points[::2], args.points[1::2], strict=False))
-    if len(args.points) % 2 or not all(0 <= value < 1 for value in args.points):
-        fail(f"--points {args.points}: looked for pairs x y in [0, 1)")
+    points = args.points or POINTS
+    if len(points) % 2 or not all(0 <= value < 1 for value in points):
+        fail(f"--points {points}: looked for pairs x y in [0, 1)")
+    points = list(zip(points[::2], points[1::2], strict=True))
     save_grid(out / "samples.png", G(z, torch.arange(len(z), device=z.device) // 8), scale=2)
 
     torch.manual_seed(args.seed)

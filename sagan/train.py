@@ -37,7 +37,7 @@ def settings(add) -> None:
     add("--z-dim",            128,     128, "length of z [authors' code]")
     add("--batch-size",        32,     256, "images an update [Sec. 4]")
     add("--lr",              1e-4,    1e-4, "Adam's learning rate of G [Sec. 4]")
-    add("--lr-d",            4e-4,    4e-4, "and of D [Sec. 4]")
+    add("--ttur",             4.0,     4.0, "D's learning rate, in those of G: 4e-4 [Sec. 4]")
     add("--beta1",            0.0,     0.0, "Adam's beta1 [Sec. 4]", below=1)
     add("--beta2",            0.9,     0.9, "Adam's beta2 [Sec. 4]; 0.999 in the code", below=1)
     add("--steps",           2000, 1_000_000, "updates of G [authors' code]")
@@ -89,7 +89,8 @@ def train(args: argparse.Namespace) -> None:
     D = Discriminator(args.size, data.channels, args.width_d, n_classes,
                       args.attention).to(run.device)
     opt_g = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(args.beta1, args.beta2))
-    opt_d = torch.optim.Adam(D.parameters(), lr=args.lr_d, betas=(args.beta1, args.beta2))
+    opt_d = torch.optim.Adam(D.parameters(), lr=args.ttur * args.lr,
+                             betas=(args.beta1, args.beta2))
     run.keep(data, G=G, D=D, opt_g=opt_g, opt_d=opt_d, z_fixed=z_fixed)  # --resume fills them
     gammas = {name: net.attention.gamma for name, net in (("gamma of G", G), ("gamma of D", D))
               if args.attention}

@@ -11,6 +11,7 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[s
     return ((f"{i:06d}" if y is None else f"{i:06d}-{y[i]}", x) for i, x in enumerate(pictures))
 
 
-def real(ckpt: dict, **reading) -> Data:
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
     """For --real: the set that the run was shown."""
     return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
@@ -101,15 +102,15 @@ def fig3(out: Path, ckpts: list[dict]) -> None:
     names = [run["norm"] if run["norm"] != "none" else f"clip {run['clip']}"
              for run in (ckpt["args"] for ckpt in ckpts)]
     at = np.linspace(0, 0.9, 50)
-    with open(out / "fig3.csv", "w", newline="") as f:
-        write = csv.writer(f).writerow
-        write(["layer", *names])
-        for i, layer in enumerate(zip(*map(spectra, ckpts), strict=True), 1):
-            curves = [np.interp(at, np.linspace(0, 0.9, len(s)), s) for s in layer]
-            for t, *row in zip(at, *curves, strict=True):
-                write([f"{i + t:.3f}", *(f"{value:.6f}" for value in row)])
-            write([f"{i + 0.95:.3f}", *[""] * len(names)])  # a gap
-    save_curves(out / "fig3.png", out / "fig3.csv")
+    rows = [["layer", *names]]
+    for i, layer in enumerate(zip(*map(spectra, ckpts), strict=True), 1):
+        curves = [np.interp(at, np.linspace(0, 0.9, len(s)), s) for s in layer]
+        rows += [[i + t, *row] for t, *row in zip(at, *curves, strict=True)]
+        rows += [[i + 0.95, *[""] * len(names)]]  # a gap
+    with TemporaryDirectory() as folder:
+        with open(Path(folder, "fig3.csv"), "w", newline="") as f:
+            csv.writer(f).writerows(rows)
+        save_curves(out / "fig3.png", f.name)
 
 
 def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:

@@ -20,7 +20,7 @@ SMALL = ("--width-g", 8, "--width-d", 8, "--z-dim", 6)
 def test_the_papers_setting(tmp_path):
     args = train.parse_args(["--paper", "--out", str(tmp_path)])
     assert (args.size, args.width_g, args.width_d, args.attention) == (128, 64, 64, 32)
-    assert (args.lr, args.lr_d, args.beta1, args.beta2) == (1e-4, 4e-4, 0, 0.9)
+    assert (args.lr, args.ttur, args.beta1, args.beta2) == (1e-4, 4, 0, 0.9)
     assert (args.batch_size, args.z_dim, args.steps) == (256, 128, 1_000_000)
 
 
