@@ -212,7 +212,7 @@ def _blame(path) -> Iterator[None]:
 
 
 def _read_resident(fields, rows):
-    rows = torch.from_numpy(rows).to(fields[0].device)
+    rows = torch.from_numpy(rows).to(fields[0].device, non_blocking=True)
     return tuple(field.view(len(field), -1).index_select(0, rows)  # flat: each row is one memcpy
                  .view(len(rows), *field.shape[1:]) for field in fields)
 

@@ -8,151 +8,56 @@ Zhu, Park, Isola, Efros. ICCV 2017, arXiv 1703.10593.
 
 What this paper changes: G translates images instead of noise, from X to Y without one example of a
 pair; a second generator F must find the way back, so that G keeps what the image shows.
+The paper ends at the ruled line; below it is the run: flags, files, messages.
 """
 import argparse
-import io
-import math
-import os
-import signal
 import sys
-import time
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import torch
 from model import Discriminator, Generator
 from torch.nn.functional import l1_loss
-from torch.nn.utils import parameters_to_vector
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(1, str(ROOT))  # the repository root, for common/
-from common.data import SPLITS, Data, fail, load_unpaired  # noqa: E402
-from common.images import save_curves, save_gif, save_grid  # noqa: E402
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
+from common.data import SPLITS, Data, load_unpaired
 
 NAME = "cyclegan"
-PAPER = dict(          # --paper
-    size=256,          # [Sec. 5.1]
-    width=64,          # [App. 7.2]
-    n_blocks=9,        # [App. 7.2]
-    batch_size=1,      # [Sec. 4]
-    steps=266_800,     # [Sec. 4]: 200 epochs; of horse2zebra, the larger set has 1,334 images
-)
-SCALE = ", ".join(f"{name} {value}" for name, value in PAPER.items())
 
 
-def number(kind: type, low: float, high: float = math.inf):
-    """An argparse type: an int or float in [low, high)."""
-    def parse(text: str):
-        if not low <= kind(text) < high:
-            raise argparse.ArgumentTypeError(f"{text} is not in [{low}, {high})")
-        return kind(text)
-    parse.__name__ = kind.__name__  # for argparse's own message
-    return parse
+def settings(add) -> None:
+    #    flag              here  --paper       what it is [where the paper has it]
+    add("--data",       "faces", "horse2zebra", "faces (colour <-> pencil), a published set, or a "
+        "folder that holds trainA/ and trainB/, perhaps testA/ and testB/")
+    add("--size",            32,     256, "height and width [Sec. 5.1]",
+        (16, 32, 64, 128, 256, 512))
+    add("--width",           32,      64, "channels at the image [App. 7.2]")
+    add("--n-blocks",         3,       9, "residual blocks of G; of 128 px: 6 [App. 7.2]")
+    add("--lambda-cycle",  10.0,    10.0, "lambda of Eq. 3 [Sec. 4]")
+    add("--lambda-identity", 0.0,    0.0, "weight of the identity loss, in lambdas; 0.5 from "
+        "paintings to photos and for flowers [Sec. 5.2]")
+    add("--pool",            50,      50, "fakes kept for each D [Sec. 4]")
+    add("--batch-size",       1,       1, "images of X and of Y a step [Sec. 4]")
+    add("--lr",            2e-4,    2e-4, "Adam's learning rate, which falls to 0 over the second "
+        "half of --steps [Sec. 4]")
+    add("--beta1",          0.5,     0.5, "Adam's beta1 [authors' code]", below=1)
+    add("--steps",         3000, 266_800, "updates of G; 200 epochs [Sec. 4], the larger set of "
+        "horse2zebra has 1,334 images")
+    add("--log-every",       25,     100, "steps between rows of log.csv")
+    add("--sample-every",   100,    2668, "steps between sample grids")
+    add("--save-every",     250,    2668, "steps between checkpoints")
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Flags given now > the checkpoint's (--resume) > PAPER (--paper) > the defaults below."""
-    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=lambda prog:
-        argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100))
-    p.error = fail  # one line, without the usage
-    add = p.add_argument
-    add("--data", default="faces", help="faces (colour <-> pencil), horse2zebra, ..., or a folder "
-        "that holds trainA/ and trainB/, perhaps testA/ and testB/")
-    add("--data-root", default=str(ROOT / "data"), help="where downloaded sets are kept")
-    add("--out", default=f"runs/{NAME}", help="the folder of this run")
-    add("--size", type=int, default=32, choices=(16, 32, 64, 128, 256, 512),
-        help="height and width; paper: 256 or 128 [Sec. 5.1]")
-    add("--width", type=number(int, 1), default=32, help="channels at the image; 64 [App. 7.2]")
-    add("--n-blocks", type=number(int, 1), default=3, help="residual blocks of G; paper: 9 for 256 "
-        "px, 6 for 128 [App. 7.2]")
-    add("--batch-size", type=number(int, 1), default=1, help="images of X and of Y a step [Sec. 4]")
-    add("--lambda-cycle", type=number(float, 0), default=10.0, help="lambda of Eq. 3 [Sec. 4]")
-    add("--lambda-identity", type=number(float, 0), default=0.0, help="weight of the identity "
-        "loss, in lambdas; paper: 0.5 from paintings to photos, else 0 [Sec. 5.2]")
-    add("--pool", type=number(int, 1), default=50, help="fakes kept for each D [Sec. 4]")
-    add("--lr", type=number(float, 0), default=2e-4, help="Adam's learning rate, which falls to 0 "
-        "over the second half of --steps [Sec. 4]")
-    add("--beta1", type=number(float, 0, 1), default=0.5, help="Adam's beta1 [authors' code]")
-    add("--steps", type=number(int, 1), default=3000, help="updates of G; an epoch is the larger "
-        "set's images / batch size; paper: 200 epochs [Sec. 4]")
-    add("--log-every", type=number(int, 1), default=25, help="steps between rows of log.csv")
-    add("--sample-every", type=number(int, 1), default=100, help="steps between sample grids")
-    add("--save-every", type=number(int, 1), default=250, help="steps between checkpoints")
-    add("--workers", type=number(int, 0), default=4, help="readers of a set too large to keep")
-    add("--seed", type=number(int, 0, 2**32), default=0, help="of weights, noise, the data's order")
-    add("--device", default=str(torch.accelerator.current_accelerator())
-        if torch.accelerator.is_available() else "cpu", help="cuda, mps or cpu; the best there is")
-    add("--skip-bad", action="store_true", help="leave unreadable images out, do not stop")
-    add("--paper", action="store_true", help=f"the paper's scale: {SCALE}")
-    add("--resume", action="store_true", help="go on from OUT/ckpt.pt; flags given now override")
-    args = p.parse_args(argv)
-    ckpt = Path(args.out) / "ckpt.pt"
-    if args.paper:
-        p.set_defaults(**PAPER)
-    if args.resume:
-        p.set_defaults(**load_checkpoint(ckpt)["args"])
-    elif ckpt.exists():
-        fail(f"{ckpt.resolve()} exists: --resume goes on with that run, --out DIR starts another")
-    return p.parse_args(argv)
-
-
-def pick_device(name: str) -> torch.device:
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as e:
-        fail(f"--device {name}: {str(e).splitlines()[0]}")
-
-
-def load_checkpoint(path: Path) -> dict:
-    """Tensors and plain types only: nothing that a file holds is executed."""
-    try:
-        ckpt = torch.load(path, map_location="cpu", weights_only=True)
-        paper = ckpt["paper"]
-    except FileNotFoundError:
-        fail(f"no checkpoint at {path.resolve()}: start the run without --resume")
-    except Exception as e:  # torch's readers raise many kinds
-        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
-    if paper != NAME:
-        fail(f"{path.resolve()} is a checkpoint of {paper}, not of {NAME}")
-    return ckpt
-
-
-def save_checkpoint(path: Path, ckpt: dict) -> None:
-    """Written beside, flushed, renamed: a kill or a full disk leaves the last good file."""
-    buffer, tmp = io.BytesIO(), path.with_suffix(".tmp")
-    torch.save(ckpt, buffer)  # in memory first: a full disk is then a plain OSError
-    try:
-        with open(tmp, "wb") as f:
-            f.write(buffer.getbuffer())
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(tmp, path)
-    finally:
-        tmp.unlink(missing_ok=True)
-
-
-def show(line: str) -> None:
-    """A status line: rewritten in place on a terminal, one below the other in a file."""
-    tty = sys.stdout.isatty()
-    print(f"\r\x1b[K{line}" if tty else line, end="" if tty else "\n", flush=True)
-
-
-def check_finite(step: int, ckpt: Path, **terms: torch.Tensor) -> None:
-    """Ends the run before a NaN is saved."""
-    for name, value in terms.items():
-        if not value.isfinite().all():
-            fail(f"{name} is not finite at step {step}; last good checkpoint: {ckpt.resolve()}")
-
-
-def augment(x: torch.Tensor, size: int) -> torch.Tensor:
-    """Of each image (n, c, h, w) its own random window, mirrored or not. [authors' code]"""
-    n, places = len(x), x.shape[-1] - size + 1
-    top, left = torch.randint(places, (2, n)).tolist()
-    x = torch.stack([x[i, :, top[i]:top[i] + size, left[i]:left[i] + size] for i in range(n)])
-    mirrored = (torch.rand(n, 1, 1, 1) < 0.5).to(x.device)
-    return torch.where(mirrored, x.flip(3), x)
+def crop_and_flip(x: torch.Tensor, size: int, flip: bool = True) -> torch.Tensor:
+    """A random size x size window of each image (n, c, h, w), mirrored with probability 1/2."""
+    n, c, _, side = x.shape
+    top, left = torch.randint(side - size + 1, (2, n, 1), device=x.device)
+    mirrored = torch.rand(n, 1, device=x.device) < 0.5 * flip
+    rows = cols = torch.arange(size, device=x.device)
+    cols = left + torch.where(mirrored, cols.flip(0), cols)
+    x = x.gather(2, (top + rows)[:, None, :, None].expand(-1, c, -1, side))
+    return x.gather(3, cols[:, None, None].expand(-1, c, size, -1))
 
 
 class Pool:
@@ -226,72 +131,29 @@ def sample(G: Generator, F: Generator, x: torch.Tensor, y: torch.Tensor) -> torc
 
 
 def train(args: argparse.Namespace) -> None:
-    out, device = Path(args.out), pick_device(args.device)
-    is_paper = all(getattr(args, name) == value for name, value in PAPER.items())
-    scale = "the paper's scale" if is_paper else f"a small setting; --paper: {SCALE}"
-    print(f"{NAME}: {args.data} at {args.size}x{args.size} on {device}, {scale}", flush=True)
-    load = partial(load_unpaired, args.data, root=args.data_root, device=device,
-                   workers=args.workers, skip_bad=args.skip_bad)
+    run = Run(args)
+    load = partial(load_unpaired, args.data, **run.reading)
     X, Y = load(round(args.size * 286 / 256))  # room for random windows [authors' code]
     if args.lambda_identity and X.channels != Y.channels:
         fail(f"--lambda-identity: {args.data} has images of {X.channels} and {Y.channels} channels")
-    if not args.resume:
-        split, x_fixed, y_fixed = held_out(load, X, Y, args.size)  # one set through the run
-
+    split, x_fixed, y_fixed = held_out(load, X, Y, args.size)  # one set through the run
     torch.manual_seed(args.seed)
-    G = Generator(X.channels, Y.channels, args.width, args.n_blocks).to(device)
-    F = Generator(Y.channels, X.channels, args.width, args.n_blocks).to(device)
-    D_X = Discriminator(args.size, X.channels, args.width).to(device)
-    D_Y = Discriminator(args.size, Y.channels, args.width).to(device)
-    pool_x, pool_y = Pool(args.pool, device), Pool(args.pool, device)
-    nets = {"G": G, "F": F, "D_X": D_X, "D_Y": D_Y}
-    opt_g = torch.optim.Adam([*G.parameters(), *F.parameters()], args.lr, (args.beta1, 0.999))
-    opt_d = torch.optim.Adam([*D_X.parameters(), *D_Y.parameters()], args.lr, (args.beta1, 0.999))
-    settings = {k: v for k, v in vars(args).items() if k not in ("out", "resume")}
-    settings["data"] = X.name  # of a folder, its absolute path
-    parts = {**nets, "opt_g": opt_g, "opt_d": opt_d, "pool_x": pool_x, "pool_y": pool_y}
+    G = Generator(X.channels, Y.channels, args.width, args.n_blocks).to(run.device)
+    F = Generator(Y.channels, X.channels, args.width, args.n_blocks).to(run.device)
+    D_X = Discriminator(args.size, X.channels, args.width).to(run.device)
+    D_Y = Discriminator(args.size, Y.channels, args.width).to(run.device)
+    pool_x, pool_y = Pool(args.pool, run.device), Pool(args.pool, run.device)
+    params_g, params_d = [*G.parameters(), *F.parameters()], [*D_X.parameters(), *D_Y.parameters()]
+    opt_g = torch.optim.Adam(params_g, lr=args.lr, betas=(args.beta1, 0.999))
+    opt_d = torch.optim.Adam(params_d, lr=args.lr, betas=(args.beta1, 0.999))
+    run.keep(X, Y, facts={"size": args.size}, values={"split": split}, G=G, F=F, D_X=D_X, D_Y=D_Y,
+             opt_g=opt_g, opt_d=opt_d, pool_x=pool_x, pool_y=pool_y, x_fixed=x_fixed,
+             y_fixed=y_fixed)  # --resume fills them; another size would fit all but the pools
 
-    path, log = out / "ckpt.pt", out / "log.csv"
-    first, log_bytes = 1, 0
-    if args.resume:
-        ckpt = load_checkpoint(path)
-        first, log_bytes = ckpt["step"] + 1, ckpt["log_bytes"]
-        split, x_fixed, y_fixed = (ckpt[k] for k in ("split", "x_fixed", "y_fixed"))
-        x_fixed, y_fixed = x_fixed.to(device), y_fixed.to(device)
-        try:
-            if ckpt["args"]["size"] != args.size:  # convolutions would take it, the pool would not
-                raise ValueError
-            for name, part in parts.items():
-                part.load_state_dict(ckpt[name])
-        except (RuntimeError, ValueError):
-            fail(f"{path} does not fit: a run keeps its size, width, n-blocks and image channels")
-        for group in opt_g.param_groups + opt_d.param_groups:
-            group["betas"] = args.beta1, 0.999  # flags given now override
-    batches_x, batches_y = (data.batches(args.batch_size, args.seed, first - 1) for data in (X, Y))
-
-    def save(step: int, **losses: torch.Tensor) -> None:
-        check_finite(step, path, **losses, **{name: parameters_to_vector(net.parameters())
-                                              for name, net in nets.items()})
-        save_checkpoint(path, {
-            "paper": NAME, "step": step, "log_bytes": log.stat().st_size, "x_fixed": x_fixed,
-            "y_fixed": y_fixed, "args": settings, "channels": [X.channels, Y.channels],
-            "split": split,
-            **{name: part.state_dict() for name, part in parts.items()}})
-
-    (out / "samples").mkdir(parents=True, exist_ok=True)
-    with open(log, "a" if args.resume else "w") as f:
-        f.truncate(min(f.tell(), log_bytes))  # rows later than the checkpoint will come again
-        if f.tell() == 0:
-            f.write("step,loss_d,loss_g,cycle,D_Y(y),D_Y(G(x))\n")
-    save(first - 1)  # from here on a run that is killed resumes
-
-    stop: list[int] = []  # a first Ctrl-C or SIGTERM lets the step end, a second one does not
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda n, _: (stop.append(n), signal.signal(n, signal.SIG_DFL)))
-    began = time.monotonic()
-    for step in range(first, args.steps + 1):
-        torch.manual_seed(args.seed * 1_000_003 + step)  # a step depends on (seed, step) alone
-        x, y = augment(next(batches_x), args.size), augment(next(batches_y), args.size)
+    batches_x, batches_y = (data.batches(args.batch_size, args.seed, run.step) for data in (X, Y))
+    for step in run.steps(args.steps):
+        x = crop_and_flip(next(batches_x), args.size)
+        y = crop_and_flip(next(batches_y), args.size)
         for group in opt_g.param_groups + opt_d.param_groups:
             group["lr"] = learning_rate(args.lr, step, args.steps)
 
@@ -318,38 +180,280 @@ def train(args: argparse.Namespace) -> None:
         D_X.requires_grad_(True)
         D_Y.requires_grad_(True)
 
-        # Report
-        if step % args.log_every == 0:
-            check_finite(step, path, loss_d=loss_d, loss_g=loss_g)
-            values = [v.mean().item() for v in (loss_d, loss_g, cycle, real_y, fake_y)]
-            with open(log, "a") as f:
-                print(step, *(f"{v:.5f}" for v in values), sep=",", file=f)
-            speed = (step - first + 1) / (time.monotonic() - began)  # steps per second
-            eta = timedelta(seconds=round((args.steps - step) / speed))
-            show("step {}/{}  loss_d {:.3f}  loss_g {:.3f}  cycle {:.3f}  D_Y(y) {:.2f}  D_Y(G(x)) "
-                 "{:.2f}".format(step, args.steps, *values)
-                 + f"  {speed * len(x):.1f} images/s  ETA {eta}")
-        if step % args.sample_every == 0 or step == args.steps:
-            save_grid(out / f"samples/{step:06d}.png", sample(G, F, x_fixed, y_fixed),
-                      n_cols=6)
-            save_curves(out / "losses.png", log)
-        if step % args.save_every == 0 or step == args.steps or stop:
-            save(step, loss_d=loss_d, loss_g=loss_g)
+        run.report({"loss_d": loss_d, "loss_g": loss_g, "cycle": cycle, "D_Y(y)": real_y,
+                    "D_Y(G(x))": fake_y}, lambda: sample(G, F, x_fixed, y_fixed), n_cols=6)
+
+
+# ----------------------------------------------------------------------------------------------
+# The run: files, flags, messages. The same text in every folder: whoever edits it in dcgan/train.py
+# copies it to the others with `python tests/copy_run.py`.
+
+import hashlib
+import io
+import math
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+
+from torch.nn.utils import parameters_to_vector
+
+from common.data import BadFile, fail
+from common.images import numbered, save_curves, save_gif, save_grid, write_bytes
+
+
+class Run:
+    """A run and its folder --out: ckpt.pt, log.csv, losses.png, samples/. Made before the data are
+    read; `keep` is told what training changes, `steps` are the loop, `report` ends a step."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.out, self.step, self.log_bytes = args, Path(args.out), 0, 0
+        self.path, self.log = self.out / "ckpt.pt", self.out / "log.csv"
+        self.images, self.stop = args.batch_size, []  # images a step; a signal that came
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            fail(f"{NAME} runs in one process, on one GPU: start it with python, not torchrun")
+        self.lock = lock(self.out)
+        if self.path.exists() and not args.resume:
+            fail(f"{self.path.resolve()} exists: --resume goes on, --out DIR starts another run")
+        try:
+            probe = torch.zeros(1, device=args.device)
+            probe.item()  # "meta" has no numbers
+        except Exception as e:  # each backend raises its own kinds
+            fail(f"--device {args.device}: {str(e).splitlines()[0]}")
+        self.device = probe.device
+        torch.backends.cudnn.benchmark = True  # shapes stay. TF32 as torch has it: in convolutions
+        self.reading = {"root": args.data_root, "device": self.device, "workers": args.workers,
+                        "skip_bad": args.skip_bad}
+        scale = f"a small setting; --paper: {SCALE}"
+        if all(getattr(args, k) == v for k, v in PAPER.items() if k != "data" and "every" not in k):
+            scale = f"the paper's scale, with steps for {PAPER.get('data', args.data)}"
+        print(f"{NAME}: {args.data} at {args.size} px on {self.device}, {scale}", flush=True)
+
+    def keep(self, *sets, values: dict | None = None, facts: dict | None = None, **parts) -> None:
+        """sets: the data. parts: tensors, and what has a state_dict: all that training changes;
+        values: plain ones, kept in run.values. --resume makes them what the checkpoint holds.
+        facts: plain ones that it must find as they are."""
+        self.parts, self.values, channels = parts, values or {}, [data.channels for data in sets]
+        self.facts = {"paper": NAME, "classes": sets[0].classes, **(facts or {}),
+                      "channels": channels if len(sets) > 1 else channels[0]}
+        self.settings = {k: v for k, v in vars(self.args).items() if k not in ("out", "resume")}
+        self.settings["data"] = sets[0].name
+        for part in parts.values() if self.device.type == "cuda" else ():
+            for group in part.param_groups if isinstance(part, torch.optim.Adam) else ():
+                group["fused"] = True
+        try:
+            if self.args.resume:
+                self.fill(load_checkpoint(self.path))
+        except Exception as e:  # a file may hold anything
+            fail(f"{self.path.resolve()} does not fit ({str(e).splitlines()[0]}): a run keeps its "
+                 "networks' flags, and its data's channels and classes")
+
+    def fill(self, ckpt: dict) -> None:
+        if (saved := {k: ckpt[k] for k in self.facts}) != self.facts:
+            raise ValueError(f"{saved}, now {self.facts}")
+        for name, part in self.parts.items():
+            if isinstance(part, torch.Tensor):
+                part.set_(ckpt[name].to(part))
+            elif isinstance(part, torch.optim.Optimizer):  # flags given now override
+                groups = zip(ckpt[name]["param_groups"], part.param_groups, strict=True)
+                part.load_state_dict({**ckpt[name], "param_groups": [
+                    old | new | {"params": old["params"]} for old, new in groups]})
+                if any(t.shape not in (p.shape, ()) for p, state in part.state.items()
+                       for t in state.values() if t is not None):
+                    raise ValueError(f"{name} has other shapes")
+            else:
+                part.load_state_dict(ckpt[name])
+        self.values = {name: ckpt[name] for name in self.values}
+        self.step, self.log_bytes = int(ckpt["step"]), int(ckpt["log_bytes"])
+
+    def steps(self, last: int, work: Sequence[float] = ()) -> Iterator[int]:
+        """From the step after the checkpoint's to the last, each with its own seed. A first Ctrl-C
+        or SIGTERM lets one end. work, where steps differ: what is done after each, for the ETA."""
+        self.first, self.last, self.work = self.step, last, work or range(last + 1)
+        self.began, self.shown = time.monotonic(), (time.monotonic(), self.step)
+        (self.out / "samples").mkdir(parents=True, exist_ok=True)
+        for path in numbered(self.out / "samples"):
+            if int(path.stem) > self.step or not self.draws(int(path.stem)):
+                path.unlink()  # it will come again, or was drawn for a signal
+        with open(self.log, "a" if self.args.resume else "w") as f:
+            f.truncate(min(f.tell(), self.log_bytes))  # these rows will come again
+        if not self.args.resume:
+            self.save()  # from here on a run that is killed resumes
+        handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            handlers = {n: signal.signal(n, lambda n, _: (  # a second one stops at once
+                self.stop.append(n), signal.signal(n, signal.SIG_DFL)))
+                for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self.step < last:
+                self.step += 1
+                torch.manual_seed(self.args.seed * 1_000_003 + self.step)  # of (seed, step) alone
+                yield self.step
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        self.end("done", "sample.py", "--ckpt", self.path)
+
+    def draws(self, step: int) -> bool:
+        return step == 1 or step % self.args.sample_every == 0 or step == self.last
+
+    def report(self, terms: dict, draw: Callable[[], torch.Tensor], n_cols: int = 8) -> None:
+        """Ends a step with what is due: the terms' means as a row of log.csv and a status line; a
+        grid of draw(); a checkpoint. A NaN ends the run before it is saved, a signal after."""
+        step, args, stop = self.step, self.args, self.stop[:1]
+        logs, late = step % args.log_every == 0, time.monotonic() - self.shown[0] > 10
+        stays = args.keep_every > 0 and step % args.keep_every == 0
+        saves = stays or stop or step % args.save_every == 0 or step == self.last
+        if logs or late or saves:
+            means = {name: torch.as_tensor(v).mean().item() for name, v in terms.items()}
+            self.check_finite(means)
+        if logs:
+            with open(self.log, "a") as f:
+                f.write("" if f.tell() else ",".join(["step", *means]) + "\n")
+                f.write(",".join([str(step), *(f"{v:.5f}" for v in means.values())]) + "\n")
+        if logs or late:
+            self.show(means)
+        if self.draws(step) or stop:
+            save_grid(self.out / f"samples/{step:06d}.png", draw(), n_cols)
+            save_curves(self.out / "losses.png", self.log)
+        if saves:
+            self.save()
+        if stays:
+            shutil.copyfile(self.path, self.out / f"ckpt-{step:06d}.pt")
         if stop:
-            print(f"\nstopped after step {step}: --resume goes on")
+            self.end("stopped", "train.py", "--resume", "--out", self.out)
             sys.exit(128 + stop[0])
-    if frames := sorted((out / "samples").glob("[0-9]*.png"), key=lambda path: int(path.stem)):
-        save_gif(out / "samples.gif", frames)
-    print(f"\ndone: step {max(first - 1, args.steps)}, see {out}/samples.gif, {NAME}/sample.py")
+
+    def show(self, means: dict[str, float]) -> None:
+        """The status line: on a terminal rewritten in place and cut to its width."""
+        now, (before, step), work = time.monotonic(), self.shown, self.work
+        left = (work[self.last] - work[self.step]) / (work[self.step] - work[self.first])
+        speed = (self.step - step) * self.images / max(now - before, 1e-9)
+        eta = timedelta(seconds=round(left * (now - self.began)))
+        line = (f"step {self.step}/{self.last}  ETA {eta}  {speed:.1f} images/s  "
+                + "  ".join(f"{name} {v:.3f}" for name, v in means.items()))
+        tty, self.shown = sys.stdout.isatty(), (now, self.step)
+        print(f"\r\x1b[K{line[:shutil.get_terminal_size().columns - 1]}" if tty else line,
+              end="" if tty else "\n", flush=True)
+
+    def check_finite(self, terms: dict[str, float]) -> None:
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                fail(f"{name} is not finite at step {self.step}; last good checkpoint: "
+                     f"{self.path.resolve()}")
+
+    def save(self) -> None:
+        """Tensors and plain values alone. A kill or a full disk leaves the last good file."""
+        self.check_finite({name: parameters_to_vector(part.parameters()).norm(math.inf).item()
+                           for name, part in self.parts.items() if hasattr(part, "parameters")})
+        states = {name: part if isinstance(part, torch.Tensor) else part.state_dict()
+                  for name, part in self.parts.items()}
+        buffer = io.BytesIO()  # in memory first: a full disk is then a plain OSError
+        torch.save({**self.facts, **self.values, **states, "args": self.settings, "step": self.step,
+                    "log_bytes": self.log.stat().st_size}, buffer)
+        write_bytes(self.path, buffer.getbuffer())
+
+    def end(self, what: str, script: str, *flags) -> None:
+        if pictures := numbered(self.out / "samples"):
+            save_gif(self.out / "samples.gif", pictures)
+        command = shlex.join(["python", str(Path(__file__).with_name(script)), *map(str, flags)])
+        print(f"\n{what} after step {self.step}: see {self.out}/samples.gif; next: {command}")
+
+
+def lock(folder: Path):
+    """While this process lives, no other starts a run in the folder."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    name = hashlib.sha256(os.fsencode(f"{os.getuid()} {folder.resolve()}")).hexdigest()
+    file = open(Path(tempfile.gettempdir(), f"{name}.lock"), "w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        fail(f"{folder.resolve()}: a run is going on there, --out DIR starts another")
+    return file
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Nothing that a file holds is executed: tensors and plain types only."""
+    try:
+        with zipfile.ZipFile(path) as file:  # torch does not look at its checksums
+            if file.testzip():
+                raise ValueError
+        ckpt = torch.load(path, map_location="cpu", weights_only=True)
+        paper, _ = ckpt["paper"], ckpt["args"].items()
+    except FileNotFoundError:
+        fail(f"no checkpoint at {path.resolve()}: start the run without --resume")
+    except Exception as e:  # torch's readers raise many kinds
+        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}, not of {NAME}")
+    return ckpt
+
+
+PAPER: dict = {}  # what --paper changes
+settings(lambda flag, here, paper, *_, **__: paper != here and PAPER.update(
+    {flag[2:].replace("-", "_"): paper}))
+SCALE = ", ".join(f"{name} {value}" for name, value in PAPER.items() if "every" not in name)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Flags given now > the checkpoint's (--resume) > --paper's > those of settings()."""
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=lambda prog:
+        argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100))
+    p.error, ranges = fail, {}  # fail: one line, without the usage
+
+    def add(flag, here, paper, help, choices=None, low=None, below=None):
+        kind, help = type(here), help if paper == here else f"{help}; paper: {paper}"
+        options = {"action": argparse.BooleanOptionalAction} if kind is bool else {
+            "type": kind, "choices": choices}
+        name = p.add_argument(flag, default=here, help=help, **options).dest
+        if kind in (int, float):  # where nothing is said, an int from 1 on, a float from 0 on
+            ranges[name] = ((kind is int) if low is None else low,
+                            below or (10**9 if kind is int else math.inf))
+
+    settings(add)
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    add("--keep-every", 0, 0, "steps between checkpoints that stay, ckpt-STEP.pt; 0: none", low=0)
+    add("--workers", 4, 4, "readers of a set too large to keep", low=0)
+    add("--seed", 0, 0, "of weights, noise, the data's order", low=0, below=2**32)
+    add("--device", str(best), str(best), "cuda, mps or cpu; the best there is")
+    p.add_argument("--data-root", type=os.path.abspath, help="for downloads; else data/ in here")
+    add("--out", f"runs/{NAME}", f"runs/{NAME}", "the folder of this run")
+    add("--skip-bad", False, False, "leave unreadable images out, do not stop")
+    add("--paper", False, False, f"the paper's scale: {SCALE}")
+    add("--resume", False, False, "go on from OUT/ckpt.pt; flags given now override")
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = p.parse_args(argv)
+    if args.paper:
+        p.set_defaults(**PAPER)
+    if args.resume:  # the run's own flags come first, checked like any
+        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"].items()
+        argv = [f"--{'no-' * (v is False)}{k.replace('_', '-')}" + f"={v}" * (type(v) is not bool)
+                for k, v in saved if v is not None] + argv
+    args = p.parse_args(argv)
+    for name, (low, below) in ranges.items():
+        if not low <= getattr(args, name) < below:
+            fail(f"--{name.replace('_', '-')} {getattr(args, name)} is not in [{low:g}, {below:g})")
+    return args
 
 
 if __name__ == "__main__":
-    args = parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any name
     try:
-        train(args)
+        train(parse_args())
     except KeyboardInterrupt:  # before the first step
         sys.exit(130)
-    except torch.OutOfMemoryError:
-        fail(f"out of memory: lower --batch-size ({args.batch_size}) or --size ({args.size})")
-    except OSError as e:  # a full disk, a folder that cannot be written
-        fail(f"{e}: free some room or change --out; a checkpoint in {args.out} is still whole")
+    except (BadFile, OSError) as e:  # a file that vanished, a full disk, a folder that is closed
+        fail(f"{e}: mend that, or change --out; a checkpoint there is whole, and --resume goes on")
+    except (RuntimeError, MemoryError) as e:
+        if isinstance(e, RuntimeError) and "allocate" not in str(e):
+            raise
+        fail("out of memory: lower --batch-size or --size")

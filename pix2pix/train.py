@@ -3,159 +3,61 @@ Efros. CVPR 2017, arXiv 1611.07004.
 
     python pix2pix/train.py                                  flat colours to drawn faces, minutes
     python pix2pix/train.py --data path/to/pairs --size 128  your own, files A|B or folders A/, B/
-    python pix2pix/train.py --paper --data facades --direction BtoA       the paper's own scale
+    python pix2pix/train.py --paper --direction BtoA         the paper's own scale, facades
     python pix2pix/train.py --resume                         goes on where the last run stopped
 
 What this paper changes: both networks are given an image, which G translates. D judges patches of
 input and output together, and L1 to the true output keeps the low frequencies right.
+The paper ends at the ruled line; below it is the run: flags, files, messages.
 """
 import argparse
-import io
-import math
-import os
-import signal
 import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from model import FIELDS, Discriminator, Generator
-from torch.nn.utils import parameters_to_vector
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(1, str(ROOT))  # the repository root, for common/
-from common.data import NAMES, SPLITS, Data, fail, load_pairs  # noqa: E402
-from common.images import save_curves, save_gif, save_grid  # noqa: E402
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
+from common.data import NAMES, SPLITS, Data, load_pairs
 
 NAME = "pix2pix"
-PAPER = dict(          # --paper
-    size=256,          # [App. 6.1]
-    width=64,          # [App. 6.1]
-    net_d=70,          # [Sec. 4.4]
-    batch_size=1,      # [App. 6.2]
-    steps=80_000,      # 200 epochs of the 400 facades [App. 6.2]
-)
-SCALE = ", ".join(f"{name} {value}" for name, value in PAPER.items())
 
 
-def number(kind: type, low: float, high: float = math.inf):
-    """An argparse type: an int or float in [low, high)."""
-    def parse(text: str):
-        if not low <= kind(text) < high:
-            raise argparse.ArgumentTypeError(f"{text} is not in [{low}, {high})")
-        return kind(text)
-    parse.__name__ = kind.__name__  # for argparse's own message
-    return parse
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Flags given now > the checkpoint's (--resume) > PAPER (--paper) > the defaults below."""
-    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=lambda prog:
-        argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100))
-    p.error = fail  # one line, without the usage
-    add = p.add_argument
-    add("--data", default="faces-flat", help="faces-flat, faces-labels, faces-outline, facades, "
+def settings(add) -> None:
+    #    flag              here  --paper         what it is [where the paper has it]
+    add("--data",  "faces-flat", "facades", "faces-flat, faces-labels, faces-outline, facades, "
         "maps, cityscapes, night2day, edges2shoes, edges2handbags, or a folder of pairs")
-    add("--data-root", default=str(ROOT / "data"), help="where downloaded sets are kept")
-    add("--out", default=f"runs/{NAME}", help="the folder of this run")
-    add("--direction", default="AtoB", choices=("AtoB", "BtoA"), help="which half of a pair is "
-        "the input; facades from labels: BtoA")
-    add("--size", type=int, default=32, choices=(16, 32, 64, 128, 256, 512),
-        help="height and width; paper: 256 [App. 6.1]")
-    add("--width", type=number(int, 1), default=32, help="channels at the image; 64 [App. 6.1]")
-    add("--net-g", default="unet", choices=("unet", "encoder-decoder"), help="with skips, or "
-        "without [Sec. 4.3]")
-    add("--dropout", type=number(int, 0), default=3, help="how many layers of the decoder have it, "
-        "from the innermost on [App. 6.1]")
-    add("--net-d", type=int, default=16, choices=FIELDS, help="receptive field; paper: 70 of 256 "
-        "pixels, the best of 1, 16, 70, 286 [Sec. 4.4]")
-    add("--lambda-l1", type=number(float, 0), default=100.0, help="weight of L1 [Eq. 4]")
-    add("--lambda-gan", type=number(float, 0), default=1.0, help="weight of G's loss against D; 0: "
-        "L1 alone [Sec. 4.2]")
-    add("--jitter", type=number(float, 1), default=286 / 256, help="side before a random crop to "
-        "size, over size: 286 / 256 [App. 6.2]; 1: no crop")
-    add("--no-flip", action="store_true", help="do not mirror half of the pairs [App. 6.2]")
-    add("--batch-size", type=number(int, 1), default=1, help="pairs a step [App. 6.2]")
-    add("--lr", type=number(float, 0), default=2e-4, help="Adam's learning rate [App. 6.2]")
-    add("--beta1", type=number(float, 0, 1), default=0.5, help="Adam's beta1 [App. 6.2]")
-    add("--steps", type=number(int, 1), default=12_000, help="updates of G; paper: 200 epochs")
-    add("--log-every", type=number(int, 1), default=50, help="steps between rows of log.csv")
-    add("--sample-every", type=number(int, 1), default=250, help="steps between sample grids")
-    add("--save-every", type=number(int, 1), default=1000, help="steps between checkpoints")
-    add("--workers", type=number(int, 0), default=4, help="readers of a set too large to keep")
-    add("--seed", type=number(int, 0, 2**32), default=0, help="of weights, noise, the data's order")
-    add("--device", default=str(torch.accelerator.current_accelerator())
-        if torch.accelerator.is_available() else "cpu", help="cuda, mps or cpu; the best there is")
-    add("--skip-bad", action="store_true", help="leave unreadable images out, do not stop")
-    add("--paper", action="store_true", help=f"the paper's scale: {SCALE}")
-    add("--resume", action="store_true", help="go on from OUT/ckpt.pt; flags given now override")
-    args = p.parse_args(argv)
-    ckpt = Path(args.out) / "ckpt.pt"
-    if args.paper:
-        p.set_defaults(**PAPER)
-    if args.resume:
-        p.set_defaults(**load_checkpoint(ckpt)["args"])
-    elif ckpt.exists():
-        fail(f"{ckpt.resolve()} exists: --resume goes on with that run, --out DIR starts another")
-    return p.parse_args(argv)
+    add("--direction",   "AtoB",  "AtoB", "of a pair A|B; facades from labels: BtoA",
+        ("AtoB", "BtoA"))
+    add("--size",            32,     256, "height and width [App. 6.1]",
+        (16, 32, 64, 128, 256, 512))
+    add("--width",           32,      64, "channels at the image [App. 6.1]")
+    add("--net-g",       "unet",  "unet", "with skips, or without [Sec. 4.3]",
+        ("unet", "encoder-decoder"))
+    add("--dropout",          3,       3, "how many layers of the decoder have it, from the "
+        "innermost on [App. 6.1]", low=0)
+    add("--net-d",           16,      70, "receptive field, the best of 1, 16, 70, 286 [Sec. 4.4]",
+        FIELDS)
+    add("--lambda-l1",    100.0,   100.0, "weight of L1 [Eq. 4]")
+    add("--lambda-gan",     1.0,     1.0, "weight of G's loss against D; 0: L1 alone [Sec. 4.2]")
+    add("--jitter",   286 / 256, 286 / 256, "side before a random crop to size, over size; 1: no "
+        "crop [App. 6.2]", low=1)
+    add("--flip",          True,    True, "mirror half of the pairs [App. 6.2]")
+    add("--batch-size",       1,       1, "pairs a step [App. 6.2]")
+    add("--lr",            2e-4,    2e-4, "Adam's learning rate [Sec. 3.3]")
+    add("--beta1",          0.5,     0.5, "Adam's beta1 [Sec. 3.3]", below=1)
+    add("--steps",       12_000,  80_000, "updates of G; 200 epochs of the 400 facades [App. 6.2]")
+    add("--log-every",       50,     100, "steps between rows of log.csv")
+    add("--sample-every",   250,    2000, "steps between sample grids")
+    add("--save-every",    1000,    2000, "steps between checkpoints")
 
 
-def pick_device(name: str) -> torch.device:
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as e:
-        fail(f"--device {name}: {str(e).splitlines()[0]}")
-
-
-def load_checkpoint(path: Path) -> dict:
-    """Tensors and plain types only: nothing that a file holds is executed."""
-    try:
-        ckpt = torch.load(path, map_location="cpu", weights_only=True)
-        paper = ckpt["paper"]
-    except FileNotFoundError:
-        fail(f"no checkpoint at {path.resolve()}: start the run without --resume")
-    except Exception as e:  # torch's readers raise many kinds
-        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
-    if paper != NAME:
-        fail(f"{path.resolve()} is a checkpoint of {paper}, not of {NAME}")
-    return ckpt
-
-
-def save_checkpoint(path: Path, ckpt: dict) -> None:
-    """Written beside, flushed, renamed: a kill or a full disk leaves the last good file."""
-    buffer, tmp = io.BytesIO(), path.with_suffix(".tmp")
-    torch.save(ckpt, buffer)  # in memory first: a full disk is then a plain OSError
-    try:
-        with open(tmp, "wb") as f:
-            f.write(buffer.getbuffer())
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(tmp, path)
-    finally:
-        tmp.unlink(missing_ok=True)
-
-
-def show(line: str) -> None:
-    """A status line: rewritten in place on a terminal, one below the other in a file."""
-    tty = sys.stdout.isatty()
-    print(f"\r\x1b[K{line}" if tty else line, end="" if tty else "\n", flush=True)
-
-
-def check_finite(step: int, ckpt: Path, **terms: torch.Tensor) -> None:
-    """Ends the run before a NaN is saved."""
-    for name, value in terms.items():
-        if not value.isfinite().all():
-            fail(f"{name} is not finite at step {step}; last good checkpoint: {ckpt.resolve()}")
-
-
-def load_data(args: argparse.Namespace, device: torch.device) -> tuple[Data, Data]:
+def load_data(args: argparse.Namespace, reading: dict) -> tuple[Data, Data]:
     """Pairs to train on, of size * jitter, and held-out ones: the test or val split, or, of a
     folder that has none, the last sixth."""
-    options = dict(root=args.data_root, device=device, workers=args.workers, skip_bad=args.skip_bad)
-    data = load_pairs(args.data, round(args.size * args.jitter), **options)
-    held = load_pairs(args.data, args.size, split="test", **options)
+    data = load_pairs(args.data, round(args.size * args.jitter), **reading)
+    held = load_pairs(args.data, args.size, split="test", **reading)
     if held.channels != data.channels:
         fail(f"{data.name}: the held-out pairs have {held.channels} channels, the others "
              f"{data.channels}")
@@ -173,15 +75,15 @@ def directed(pair: tuple[torch.Tensor, torch.Tensor], direction: str) -> list[to
     return list(pair if direction == "AtoB" else pair[::-1])
 
 
-def crop_and_flip(x: torch.Tensor, y: torch.Tensor, size: int, flip: bool) -> list[torch.Tensor]:
-    """A random size x size window of each pair, mirrored with probability 1/2. [App. 6.2]"""
-    n, c, side, _ = x.shape
-    top, left = torch.randint(side - size + 1, (2, n)).tolist()
-    mirrored = (torch.rand(n) < 0.5).tolist()
-    both = torch.cat([x, y], 1)  # one window for the two
-    both = [p[:, t:t + size, s:s + size] for p, t, s in zip(both, top, left, strict=True)]
-    both = [p.flip(2) if flip and m else p for p, m in zip(both, mirrored, strict=True)]
-    return list(torch.stack(both).split(c, 1))
+def crop_and_flip(x: torch.Tensor, size: int, flip: bool = True) -> torch.Tensor:
+    """A random size x size window of each image (n, c, h, w), mirrored with probability 1/2."""
+    n, c, _, side = x.shape
+    top, left = torch.randint(side - size + 1, (2, n, 1), device=x.device)
+    mirrored = torch.rand(n, 1, device=x.device) < 0.5 * flip
+    rows = cols = torch.arange(size, device=x.device)
+    cols = left + torch.where(mirrored, cols.flip(0), cols)
+    x = x.gather(2, (top + rows)[:, None, :, None].expand(-1, c, -1, side))
+    return x.gather(3, cols[:, None, None].expand(-1, c, size, -1))
 
 
 def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
@@ -209,65 +111,24 @@ def sample(G: Generator, x: torch.Tensor, y: torch.Tensor, seed: int) -> torch.T
 
 
 def train(args: argparse.Namespace) -> None:
-    out, device = Path(args.out), pick_device(args.device)
-    is_paper = all(getattr(args, name) == value for name, value in PAPER.items())
-    scale = "the paper's scale" if is_paper else f"a small setting; --paper: {SCALE}"
-    print(f"{NAME}: {args.data} at {args.size}x{args.size} on {device}, {scale}", flush=True)
+    run = Run(args)
     if args.net_d > 3 * args.size:  # D's last norm would see a single value
         fail(f"--net-d {args.net_d} needs --size {1 << (args.net_d // 3).bit_length()} or more")
-    data, held = load_data(args, device)
-
+    data, held = load_data(args, run.reading)
     torch.manual_seed(args.seed)
     x_fixed, y_fixed = directed(held[:12], args.direction)  # one set of pairs through the run
-    G = Generator(args.size, data.channels, data.channels, args.width,
-                  args.net_g == "unet", range(args.dropout)).to(device)
-    D = Discriminator(data.channels, data.channels, args.width, args.net_d).to(device)
+    G = Generator(args.size, data.channels, data.channels, args.width, args.net_g == "unet",
+                  range(args.dropout)).to(run.device)
+    D = Discriminator(data.channels, data.channels, args.width, args.net_d).to(run.device)
     opt_g = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(args.beta1, 0.999))
     opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(args.beta1, 0.999))
-    settings = {k: v for k, v in vars(args).items() if k not in ("out", "resume")}
-    settings["data"] = data.name  # of a folder, its absolute path
-    parts = {"G": G, "D": D, "opt_g": opt_g, "opt_d": opt_d}  # all that training changes
+    run.keep(data, facts={"direction": args.direction}, values={"n_held": len(held)}, G=G, D=D,
+             opt_g=opt_g, opt_d=opt_d, x_fixed=x_fixed, y_fixed=y_fixed)  # --resume fills them
 
-    path, log = out / "ckpt.pt", out / "log.csv"
-    first, log_bytes = 1, 0
-    if args.resume:
-        ckpt = load_checkpoint(path)
-        first, log_bytes = ckpt["step"] + 1, ckpt["log_bytes"]
-        x_fixed, y_fixed = ckpt["x_fixed"].to(device), ckpt["y_fixed"].to(device)
-        try:
-            if ckpt["args"]["direction"] != args.direction:  # the networks would not notice
-                raise ValueError
-            for name, part in parts.items():
-                part.load_state_dict(ckpt[name])
-        except (RuntimeError, ValueError):
-            fail(f"{path} does not fit: a run keeps its direction, size, width, networks, channels")
-        for group in opt_g.param_groups + opt_d.param_groups:
-            group.update(lr=args.lr, betas=(args.beta1, 0.999))  # flags given now override
-    batches = data.batches(args.batch_size, args.seed, start=first - 1)
-
-    def save(step: int, **losses: torch.Tensor) -> None:
-        check_finite(step, path, **losses, G=parameters_to_vector(G.parameters()),
-                     D=parameters_to_vector(D.parameters()))
-        save_checkpoint(path, {
-            "paper": NAME, "step": step, "log_bytes": log.stat().st_size, "x_fixed": x_fixed,
-            "y_fixed": y_fixed, "n_held": len(held), "args": settings, "channels": data.channels,
-            **{name: part.state_dict() for name, part in parts.items()}})
-
-    (out / "samples").mkdir(parents=True, exist_ok=True)
-    with open(log, "a" if args.resume else "w") as f:
-        f.truncate(min(f.tell(), log_bytes))  # rows later than the checkpoint will come again
-        if f.tell() == 0:
-            f.write("step,loss_d,loss_g,L1,D(y),D(G(x))\n")
-    save(first - 1)  # from here on a run that is killed resumes
-
-    stop: list[int] = []  # a first Ctrl-C or SIGTERM lets the step end, a second one does not
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda n, _: (stop.append(n), signal.signal(n, signal.SIG_DFL)))
-    began = time.monotonic()
-    for step in range(first, args.steps + 1):
-        torch.manual_seed(args.seed * 1_000_003 + step)  # a step depends on (seed, step) alone
-        x, y = directed(next(batches), args.direction)
-        x, y = crop_and_flip(x, y, args.size, not args.no_flip)
+    batches = data.batches(args.batch_size, args.seed, start=run.step)
+    for _ in run.steps(args.steps):
+        both = torch.cat(directed(next(batches), args.direction), 1)  # one window for the two
+        x, y = crop_and_flip(both, args.size, args.flip).chunk(2, 1)
 
         # Update D
         y_fake = G(x)
@@ -277,47 +138,290 @@ def train(args: argparse.Namespace) -> None:
         loss_d.backward()
         opt_d.step()
 
-        # Update G  [Eq. 4]
+        # Update G: Eq. 4
         D.requires_grad_(False)
-        loss_g, loss_l1 = g_loss(D(x, y_fake)), l1_loss(y_fake, y)
+        loss_l1 = l1_loss(y_fake, y)
+        loss_g = args.lambda_gan * g_loss(D(x, y_fake)) + args.lambda_l1 * loss_l1
         opt_g.zero_grad()
-        (args.lambda_gan * loss_g + args.lambda_l1 * loss_l1).backward()
+        loss_g.backward()
         opt_g.step()
         D.requires_grad_(True)
 
-        # Report
-        if step % args.log_every == 0:
-            check_finite(step, path, loss_d=loss_d, loss_g=loss_g, loss_l1=loss_l1)
-            values = [v.mean().item() for v in (loss_d, loss_g, loss_l1, real.sigmoid(),
-                                                fake.sigmoid())]
-            with open(log, "a") as f:
-                print(step, *(f"{v:.5f}" for v in values), sep=",", file=f)
-            speed = (step - first + 1) / (time.monotonic() - began)  # steps per second
-            eta = timedelta(seconds=round((args.steps - step) / speed))
-            show("step {}/{}  loss_d {:.3f}  loss_g {:.3f}  L1 {:.3f}  D(y) {:.2f}  D(G(x)) {:.2f}"
-                 .format(step, args.steps, *values)
-                 + f"  {speed * len(x):.0f} images/s  ETA {eta}")
-        if step % args.sample_every == 0 or step == args.steps:
-            save_grid(out / f"samples/{step:06d}.png", sample(G, x_fixed, y_fixed, args.seed),
-                      n_cols=9)
-            save_curves(out / "losses.png", log)
-        if step % args.save_every == 0 or step == args.steps or stop:
-            save(step, loss_d=loss_d, loss_g=loss_g, loss_l1=loss_l1)
+        run.report({"loss_d": loss_d, "loss_g": loss_g, "L1": loss_l1, "D(y)": real.sigmoid(),
+                    "D(G(x))": fake.sigmoid()},
+                   lambda: sample(G, x_fixed, y_fixed, args.seed), n_cols=9)
+
+
+# ----------------------------------------------------------------------------------------------
+# The run: files, flags, messages. The same text in every folder: whoever edits it in dcgan/train.py
+# copies it to the others with `python tests/copy_run.py`.
+
+import hashlib
+import io
+import math
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+
+from torch.nn.utils import parameters_to_vector
+
+from common.data import BadFile, fail
+from common.images import numbered, save_curves, save_gif, save_grid, write_bytes
+
+
+class Run:
+    """A run and its folder --out: ckpt.pt, log.csv, losses.png, samples/. Made before the data are
+    read; `keep` is told what training changes, `steps` are the loop, `report` ends a step."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.out, self.step, self.log_bytes = args, Path(args.out), 0, 0
+        self.path, self.log = self.out / "ckpt.pt", self.out / "log.csv"
+        self.images, self.stop = args.batch_size, []  # images a step; a signal that came
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            fail(f"{NAME} runs in one process, on one GPU: start it with python, not torchrun")
+        self.lock = lock(self.out)
+        if self.path.exists() and not args.resume:
+            fail(f"{self.path.resolve()} exists: --resume goes on, --out DIR starts another run")
+        try:
+            probe = torch.zeros(1, device=args.device)
+            probe.item()  # "meta" has no numbers
+        except Exception as e:  # each backend raises its own kinds
+            fail(f"--device {args.device}: {str(e).splitlines()[0]}")
+        self.device = probe.device
+        torch.backends.cudnn.benchmark = True  # shapes stay. TF32 as torch has it: in convolutions
+        self.reading = {"root": args.data_root, "device": self.device, "workers": args.workers,
+                        "skip_bad": args.skip_bad}
+        scale = f"a small setting; --paper: {SCALE}"
+        if all(getattr(args, k) == v for k, v in PAPER.items() if k != "data" and "every" not in k):
+            scale = f"the paper's scale, with steps for {PAPER.get('data', args.data)}"
+        print(f"{NAME}: {args.data} at {args.size} px on {self.device}, {scale}", flush=True)
+
+    def keep(self, *sets, values: dict | None = None, facts: dict | None = None, **parts) -> None:
+        """sets: the data. parts: tensors, and what has a state_dict: all that training changes;
+        values: plain ones, kept in run.values. --resume makes them what the checkpoint holds.
+        facts: plain ones that it must find as they are."""
+        self.parts, self.values, channels = parts, values or {}, [data.channels for data in sets]
+        self.facts = {"paper": NAME, "classes": sets[0].classes, **(facts or {}),
+                      "channels": channels if len(sets) > 1 else channels[0]}
+        self.settings = {k: v for k, v in vars(self.args).items() if k not in ("out", "resume")}
+        self.settings["data"] = sets[0].name
+        for part in parts.values() if self.device.type == "cuda" else ():
+            for group in part.param_groups if isinstance(part, torch.optim.Adam) else ():
+                group["fused"] = True
+        try:
+            if self.args.resume:
+                self.fill(load_checkpoint(self.path))
+        except Exception as e:  # a file may hold anything
+            fail(f"{self.path.resolve()} does not fit ({str(e).splitlines()[0]}): a run keeps its "
+                 "networks' flags, and its data's channels and classes")
+
+    def fill(self, ckpt: dict) -> None:
+        if (saved := {k: ckpt[k] for k in self.facts}) != self.facts:
+            raise ValueError(f"{saved}, now {self.facts}")
+        for name, part in self.parts.items():
+            if isinstance(part, torch.Tensor):
+                part.set_(ckpt[name].to(part))
+            elif isinstance(part, torch.optim.Optimizer):  # flags given now override
+                groups = zip(ckpt[name]["param_groups"], part.param_groups, strict=True)
+                part.load_state_dict({**ckpt[name], "param_groups": [
+                    old | new | {"params": old["params"]} for old, new in groups]})
+                if any(t.shape not in (p.shape, ()) for p, state in part.state.items()
+                       for t in state.values() if t is not None):
+                    raise ValueError(f"{name} has other shapes")
+            else:
+                part.load_state_dict(ckpt[name])
+        self.values = {name: ckpt[name] for name in self.values}
+        self.step, self.log_bytes = int(ckpt["step"]), int(ckpt["log_bytes"])
+
+    def steps(self, last: int, work: Sequence[float] = ()) -> Iterator[int]:
+        """From the step after the checkpoint's to the last, each with its own seed. A first Ctrl-C
+        or SIGTERM lets one end. work, where steps differ: what is done after each, for the ETA."""
+        self.first, self.last, self.work = self.step, last, work or range(last + 1)
+        self.began, self.shown = time.monotonic(), (time.monotonic(), self.step)
+        (self.out / "samples").mkdir(parents=True, exist_ok=True)
+        for path in numbered(self.out / "samples"):
+            if int(path.stem) > self.step or not self.draws(int(path.stem)):
+                path.unlink()  # it will come again, or was drawn for a signal
+        with open(self.log, "a" if self.args.resume else "w") as f:
+            f.truncate(min(f.tell(), self.log_bytes))  # these rows will come again
+        if not self.args.resume:
+            self.save()  # from here on a run that is killed resumes
+        handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            handlers = {n: signal.signal(n, lambda n, _: (  # a second one stops at once
+                self.stop.append(n), signal.signal(n, signal.SIG_DFL)))
+                for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self.step < last:
+                self.step += 1
+                torch.manual_seed(self.args.seed * 1_000_003 + self.step)  # of (seed, step) alone
+                yield self.step
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        self.end("done", "sample.py", "--ckpt", self.path)
+
+    def draws(self, step: int) -> bool:
+        return step == 1 or step % self.args.sample_every == 0 or step == self.last
+
+    def report(self, terms: dict, draw: Callable[[], torch.Tensor], n_cols: int = 8) -> None:
+        """Ends a step with what is due: the terms' means as a row of log.csv and a status line; a
+        grid of draw(); a checkpoint. A NaN ends the run before it is saved, a signal after."""
+        step, args, stop = self.step, self.args, self.stop[:1]
+        logs, late = step % args.log_every == 0, time.monotonic() - self.shown[0] > 10
+        stays = args.keep_every > 0 and step % args.keep_every == 0
+        saves = stays or stop or step % args.save_every == 0 or step == self.last
+        if logs or late or saves:
+            means = {name: torch.as_tensor(v).mean().item() for name, v in terms.items()}
+            self.check_finite(means)
+        if logs:
+            with open(self.log, "a") as f:
+                f.write("" if f.tell() else ",".join(["step", *means]) + "\n")
+                f.write(",".join([str(step), *(f"{v:.5f}" for v in means.values())]) + "\n")
+        if logs or late:
+            self.show(means)
+        if self.draws(step) or stop:
+            save_grid(self.out / f"samples/{step:06d}.png", draw(), n_cols)
+            save_curves(self.out / "losses.png", self.log)
+        if saves:
+            self.save()
+        if stays:
+            shutil.copyfile(self.path, self.out / f"ckpt-{step:06d}.pt")
         if stop:
-            print(f"\nstopped after step {step}: --resume goes on")
+            self.end("stopped", "train.py", "--resume", "--out", self.out)
             sys.exit(128 + stop[0])
-    if frames := sorted((out / "samples").glob("[0-9]*.png"), key=lambda path: int(path.stem)):
-        save_gif(out / "samples.gif", frames)
-    print(f"\ndone: step {max(first - 1, args.steps)}, see {out}/samples.gif, {NAME}/sample.py")
+
+    def show(self, means: dict[str, float]) -> None:
+        """The status line: on a terminal rewritten in place and cut to its width."""
+        now, (before, step), work = time.monotonic(), self.shown, self.work
+        left = (work[self.last] - work[self.step]) / (work[self.step] - work[self.first])
+        speed = (self.step - step) * self.images / max(now - before, 1e-9)
+        eta = timedelta(seconds=round(left * (now - self.began)))
+        line = (f"step {self.step}/{self.last}  ETA {eta}  {speed:.1f} images/s  "
+                + "  ".join(f"{name} {v:.3f}" for name, v in means.items()))
+        tty, self.shown = sys.stdout.isatty(), (now, self.step)
+        print(f"\r\x1b[K{line[:shutil.get_terminal_size().columns - 1]}" if tty else line,
+              end="" if tty else "\n", flush=True)
+
+    def check_finite(self, terms: dict[str, float]) -> None:
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                fail(f"{name} is not finite at step {self.step}; last good checkpoint: "
+                     f"{self.path.resolve()}")
+
+    def save(self) -> None:
+        """Tensors and plain values alone. A kill or a full disk leaves the last good file."""
+        self.check_finite({name: parameters_to_vector(part.parameters()).norm(math.inf).item()
+                           for name, part in self.parts.items() if hasattr(part, "parameters")})
+        states = {name: part if isinstance(part, torch.Tensor) else part.state_dict()
+                  for name, part in self.parts.items()}
+        buffer = io.BytesIO()  # in memory first: a full disk is then a plain OSError
+        torch.save({**self.facts, **self.values, **states, "args": self.settings, "step": self.step,
+                    "log_bytes": self.log.stat().st_size}, buffer)
+        write_bytes(self.path, buffer.getbuffer())
+
+    def end(self, what: str, script: str, *flags) -> None:
+        if pictures := numbered(self.out / "samples"):
+            save_gif(self.out / "samples.gif", pictures)
+        command = shlex.join(["python", str(Path(__file__).with_name(script)), *map(str, flags)])
+        print(f"\n{what} after step {self.step}: see {self.out}/samples.gif; next: {command}")
+
+
+def lock(folder: Path):
+    """While this process lives, no other starts a run in the folder."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    name = hashlib.sha256(os.fsencode(f"{os.getuid()} {folder.resolve()}")).hexdigest()
+    file = open(Path(tempfile.gettempdir(), f"{name}.lock"), "w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        fail(f"{folder.resolve()}: a run is going on there, --out DIR starts another")
+    return file
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Nothing that a file holds is executed: tensors and plain types only."""
+    try:
+        with zipfile.ZipFile(path) as file:  # torch does not look at its checksums
+            if file.testzip():
+                raise ValueError
+        ckpt = torch.load(path, map_location="cpu", weights_only=True)
+        paper, _ = ckpt["paper"], ckpt["args"].items()
+    except FileNotFoundError:
+        fail(f"no checkpoint at {path.resolve()}: start the run without --resume")
+    except Exception as e:  # torch's readers raise many kinds
+        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}, not of {NAME}")
+    return ckpt
+
+
+PAPER: dict = {}  # what --paper changes
+settings(lambda flag, here, paper, *_, **__: paper != here and PAPER.update(
+    {flag[2:].replace("-", "_"): paper}))
+SCALE = ", ".join(f"{name} {value}" for name, value in PAPER.items() if "every" not in name)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Flags given now > the checkpoint's (--resume) > --paper's > those of settings()."""
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=lambda prog:
+        argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100))
+    p.error, ranges = fail, {}  # fail: one line, without the usage
+
+    def add(flag, here, paper, help, choices=None, low=None, below=None):
+        kind, help = type(here), help if paper == here else f"{help}; paper: {paper}"
+        options = {"action": argparse.BooleanOptionalAction} if kind is bool else {
+            "type": kind, "choices": choices}
+        name = p.add_argument(flag, default=here, help=help, **options).dest
+        if kind in (int, float):  # where nothing is said, an int from 1 on, a float from 0 on
+            ranges[name] = ((kind is int) if low is None else low,
+                            below or (10**9 if kind is int else math.inf))
+
+    settings(add)
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    add("--keep-every", 0, 0, "steps between checkpoints that stay, ckpt-STEP.pt; 0: none", low=0)
+    add("--workers", 4, 4, "readers of a set too large to keep", low=0)
+    add("--seed", 0, 0, "of weights, noise, the data's order", low=0, below=2**32)
+    add("--device", str(best), str(best), "cuda, mps or cpu; the best there is")
+    p.add_argument("--data-root", type=os.path.abspath, help="for downloads; else data/ in here")
+    add("--out", f"runs/{NAME}", f"runs/{NAME}", "the folder of this run")
+    add("--skip-bad", False, False, "leave unreadable images out, do not stop")
+    add("--paper", False, False, f"the paper's scale: {SCALE}")
+    add("--resume", False, False, "go on from OUT/ckpt.pt; flags given now override")
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = p.parse_args(argv)
+    if args.paper:
+        p.set_defaults(**PAPER)
+    if args.resume:  # the run's own flags come first, checked like any
+        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"].items()
+        argv = [f"--{'no-' * (v is False)}{k.replace('_', '-')}" + f"={v}" * (type(v) is not bool)
+                for k, v in saved if v is not None] + argv
+    args = p.parse_args(argv)
+    for name, (low, below) in ranges.items():
+        if not low <= getattr(args, name) < below:
+            fail(f"--{name.replace('_', '-')} {getattr(args, name)} is not in [{low:g}, {below:g})")
+    return args
 
 
 if __name__ == "__main__":
-    args = parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any name
     try:
-        train(args)
+        train(parse_args())
     except KeyboardInterrupt:  # before the first step
         sys.exit(130)
-    except torch.OutOfMemoryError:
-        fail(f"out of memory: lower --batch-size ({args.batch_size}) or --size ({args.size})")
-    except OSError as e:  # a full disk, a folder that cannot be written
-        fail(f"{e}: free some room or change --out; a checkpoint in {args.out} is still whole")
+    except (BadFile, OSError) as e:  # a file that vanished, a full disk, a folder that is closed
+        fail(f"{e}: mend that, or change --out; a checkpoint there is whole, and --resume goes on")
+    except (RuntimeError, MemoryError) as e:
+        if isinstance(e, RuntimeError) and "allocate" not in str(e):
+            raise
+        fail("out of memory: lower --batch-size or --size")

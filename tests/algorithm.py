@@ -41,6 +41,21 @@ class SGD:
                 w -= lr * v.mul_(m).add_(g)
 
 
+class RMSProp:
+    """As torch has it: v = 0.99 v + 0.01 gradient^2, w = w - lr gradient / (sqrt(v) + 1e-8)."""
+
+    def __init__(self, weights):
+        self.weights = list(weights)
+        self.v = [torch.zeros_like(w) for w in self.weights]
+
+    def step(self, loss: torch.Tensor, lr: float) -> None:
+        gradients = torch.autograd.grad(loss, self.weights)
+        with torch.no_grad():
+            for w, v, g in zip(self.weights, self.v, gradients, strict=True):
+                v.mul_(0.99).add_(0.01 * g ** 2)
+                w -= lr * g / (v.sqrt() + 1e-8)
+
+
 class Adam:
     """Kingma, Ba, ICLR 2015, Algorithm 1."""
 

@@ -271,26 +271,33 @@ def judge_pix2pix(paper: str, args: argparse.Namespace) -> bool:
     sample = load(paper, "sample")
     G, ckpt = sample.load_generator(args.ckpt or Path(f"runs/{paper}/ckpt.pt"))
     run = ckpt["args"]
-    where = dict(data=args.data or run["data"], root=args.data_root or run["data_root"])
+    run.update(data=args.data or run["data"], data_root=args.data_root or run["data_root"])
+
+    def held_out(data: str) -> list[torch.Tensor]:
+        chosen = {**ckpt, "args": {**run, "data": data}}
+        parts = sample.some_held_out(chosen, min(1000, ckpt["n_held"]), args.seed)
+        return [torch.cat(half) for half in zip(*parts, strict=True)]
+
     with contextlib.redirect_stdout(io.StringIO()):
-        x, y = sample.held_out(ckpt, min(1000, ckpt["n_held"]), args.seed, **where)
-        pairs = load_pairs(size=run["size"], skip_bad=run["skip_bad"], **where)
-    y_fake = sample.generate(G, x, args.seed)
-    faces = where["data"] in BUILTIN and run["direction"] == "AtoB"
+        x, y = held_out(run["data"])
+        pairs = load_pairs(run["data"], run["size"], root=run["data_root"],
+                           skip_bad=run["skip_bad"])
+    y_fake = torch.cat(list(sample.generate(G, x.split(50), args.seed)))
+    faces = run["data"] in BUILTIN and run["direction"] == "AtoB"
     target = pairs[:2000][run["direction"] == "AtoB"]
 
     def l1(guess: torch.Tensor) -> float:
         return (guess - y).abs().mean().item()
 
     mean_l1, constant = l1(y_fake), l1(target.median(0).values)
-    print(f"{paper}: {where['data']} {run['direction']} at {run['size']} px, step "
+    print(f"{paper}: {run['data']} {run['direction']} at {run['size']} px, step "
           f"{ckpt['step']:,}, {len(x):,} held-out pairs\n  L1 {mean_l1:.4f}; untranslated "
           f"{l1(x):.4f}; of the best one image {constant:.4f}, ratio {mean_l1 / constant:.3f}")
     if not faces:
         return mean_l1 <= constant / 2
     with contextlib.redirect_stdout(io.StringIO()):  # the same portraits, with their label maps
         pairs = load_pairs("faces-labels", run["size"])
-        painted, _ = sample.held_out(ckpt, len(x), args.seed, data="faces-labels")
+        painted, _ = held_out("faces-labels")
     ids, of_training = ids_of(painted), ids_of(pairs[:2000][0])
     flat = colours(target, of_training)[ids].permute(0, 3, 1, 2)
     own = torch.stack([colours(y[i:i + 1], ids[i:i + 1])[ids[i]] for i in range(len(y))])
@@ -306,7 +313,7 @@ def judge_pix2pix(paper: str, args: argparse.Namespace) -> bool:
         accuracy[name] = (both.diag().sum() / both.sum()).item()
         print(f"  segmenter on {name}: pixel accuracy {accuracy[name]:.3f}, "
               f"class IoU {(both.diag() / union.clamp_min(1)).mean().item():.3f}")
-    near = where["data"] != "faces-flat" or mean_l1 <= constant / 2
+    near = run["data"] != "faces-flat" or mean_l1 <= constant / 2
     return near and accuracy["G"] >= 0.9 * accuracy["real portraits"]
 
 
@@ -319,8 +326,8 @@ def judge_cyclegan(paper: str, args: argparse.Namespace) -> bool:
     error less than that of the networks as the run began.
     """
     sample = load(paper, "sample")
-    G, F, ckpt = sample.load_generators(args.ckpt or Path(f"runs/{paper}/ckpt.pt"))
-    run = ckpt["args"]
+    nets, ckpt = sample.load_generator(args.ckpt or Path(f"runs/{paper}/ckpt.pt"))
+    G, F, run = nets["AtoB"], nets["BtoA"], ckpt["args"]
     run["data"], size = args.data or run["data"], run["size"]
     run["data_root"] = args.data_root or run["data_root"]
     if run["data"] == "faces":
@@ -332,7 +339,8 @@ def judge_cyclegan(paper: str, args: argparse.Namespace) -> bool:
         pairs = load_pairs(run["data"], size, split="test", skip_bad=run["skip_bad"])[:args.n]
     a, b = (x[:, :c] for x, c in zip(pairs, ckpt["channels"], strict=True))
     with TemporaryDirectory() as folder, torch.no_grad():
-        G_0, F_0, _ = sample.load_generators(untrained(paper, run, folder))
+        nets_0, _ = sample.load_generator(untrained(paper, run, folder))
+        G_0, F_0 = nets_0["AtoB"], nets_0["BtoA"]
 
     def through(net, x):
         return torch.cat([net(part) for part in x.split(100)])

@@ -4,15 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    assert_resume_refused,
-    kinds,
-    load,
-    main,
-    n_parameters,
-    tiny,
-    watching,
-)
+import torch.nn.functional as F
+from algorithm import Adam, assert_same_run, float64
+from conftest import ROOT, assert_resume_refused, kinds, load, main, n_parameters, tiny
 from PIL import Image
 from torch import nn
 
@@ -20,26 +14,24 @@ from common import data
 
 model, train, sample = (load("pix2pix", module) for module in ("model", "train", "sample"))
 pytestmark = pytest.mark.usefixtures("small_data")
-SMALL = ("--width", 2, "--size", 16, "--sample-every", 100, "--save-every", 100)
+SMALL = "--width", 2, "--size", 16
 
 
-@pytest.fixture
-def watched(tmp_path, monkeypatch):
-    """train() with these flags, and what happened in it."""
-    return watching("pix2pix", train, torch.optim.Adam, SMALL, tmp_path, monkeypatch)
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def without_dropout(net):
-    for m in net.modules():
-        if isinstance(m, nn.Dropout):
-            m.p = 0.0
-    return net
+def trained(*flags):
+    """A run in run/ of these flags."""
+    train.train(train.parse_args(tiny("pix2pix", "run", *SMALL, "--sample-every", 100, *flags)))
 
 
 def small_g(**options) -> nn.Module:
-    """A G whose picture shows all of its weights."""
+    """A G whose picture shows all of its weights, without dropout."""
     torch.manual_seed(0)
-    G = model.Generator(16, width=4, **options)
+    G = model.Generator(16, width=4, dropout=(), **options)
     for p in G.parameters():
         if p.ndim > 1:
             nn.init.normal_(p, 0, 0.2)
@@ -48,12 +40,13 @@ def small_g(**options) -> nn.Module:
 
 # The networks
 
-def test_the_papers_setting(tmp_path):
-    args = train.parse_args(["--paper", "--out", str(tmp_path)])
-    assert (args.size, args.width, args.batch_size) == (256, 64, 1)
+def test_the_papers_setting():
+    args = train.parse_args(["--paper"])
+    assert (args.data, args.size, args.width, args.batch_size) == ("facades", 256, 64, 1)
     assert (args.net_g, args.dropout, args.net_d) == ("unet", 3, 70)
     assert (args.lr, args.beta1, args.lambda_l1, args.lambda_gan) == (2e-4, 0.5, 100, 1)
-    assert args.steps == 200 * 400 and round(args.size * args.jitter) == 286 and not args.no_flip
+    assert args.steps == 200 * 400 and round(args.size * args.jitter) == 286 and args.flip
+    assert args.steps // args.sample_every == args.steps // args.save_every == 40
 
 
 @pytest.mark.parametrize("size, width, count", [
@@ -65,40 +58,31 @@ def test_parameter_counts_of_g(size, width, count):
         assert size < 256 or n_parameters(model.Generator()) == count
 
 
-@pytest.mark.parametrize("field, count", [(1, 9_024), (16, 139_585), (34, 666_433),
-                                          (70, 2_768_705), (142, 6_964_033), (286, 11_159_361)])
-def test_parameter_counts_of_d(field, count):
+@pytest.mark.parametrize("field, count, size, side", [
+    (1, 9_024, 16, 16), (16, 139_585, 16, 6), (34, 666_433, 64, 14), (70, 2_768_705, 256, 30),
+    (142, 6_964_033, 256, 14), (286, 11_159_361, 256, 6)])
+def test_d(field, count, size, side):
     with torch.device("meta"):
-        assert n_parameters(model.Discriminator(field=field)) == count
-        assert n_parameters(model.Discriminator(0, 3)) == 2_765_633
-
-
-def shapes_of(net, kinds, *inputs):
-    shapes = []
-    for m in net.modules():
-        if isinstance(m, kinds):
-            m.register_forward_hook(lambda m, x, y: shapes.append((y.shape[1], y.shape[2])))
-    net(*inputs)
-    return shapes
+        D, x = model.Discriminator(field=field), torch.empty(2, 3, size, size)
+        assert n_parameters(D) == count and D(x, x).shape == (2, 1, side, side)
+        assert field != 70 or n_parameters(model.Discriminator()) == count
 
 
 @pytest.mark.parametrize("skips", [True, False])
 def test_shapes_of_g(skips):
+    shapes = []
     with torch.device("meta"):
         G = model.Generator(skips=skips)
-        shapes = shapes_of(G, (nn.Conv2d, nn.ConvTranspose2d), torch.empty(1, 3, 256, 256))
+        for m in G.modules():
+            if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+                m.register_forward_hook(lambda m, x, y: shapes.append((y.shape[1], y.shape[2])))
+        G(torch.empty(1, 3, 256, 256))
         assert G(torch.empty(2, 3, 512, 256)).shape == (2, 3, 512, 256)  # [Sec. 4.4]
     widths = [64, 128, 256, 512, 512, 512, 512, 512]
     assert shapes[:8] == [(c, 128 >> i) for i, c in enumerate(widths)]
     assert shapes[8:16] == [(c, 2 << i) for i, c in enumerate([*widths[-2::-1], 3])]
-    ups = [m.in_channels for m in G.modules() if isinstance(m, nn.ConvTranspose2d)]
-    assert ups == [512, *((2 if skips else 1) * c for c in widths[-2::-1])]
-
-
-@pytest.mark.parametrize("size", [0, 8, 33, 96])
-def test_other_sizes_are_refused(size):
     with pytest.raises(ValueError, match="16, 32, 64"):
-        model.Generator(size)
+        model.Generator(96)
 
 
 def test_layers():
@@ -108,20 +92,11 @@ def test_layers():
     assert kinds(G) == [conv, *[nn.LeakyReLU, conv, norm] * 4, nn.LeakyReLU, conv,
                         *[*decoder, nn.Dropout] * 3, *decoder * 2, nn.ReLU, up, nn.Tanh]
     assert kinds(D) == [conv, nn.LeakyReLU, *[conv, norm, nn.LeakyReLU] * 3, conv]
-    for net in (G, D):
-        biased = [m.bias is not None for m in net.modules() if isinstance(m, (conv, up))]
-        assert biased == ([False] * 11 + [True] if net is G else [True, False, False, False, True])
-        for m in net.modules():
-            if isinstance(m, (conv, up)):
-                assert (m.kernel_size, m.padding) == ((4, 4), (1, 1))
-            if isinstance(m, norm):
-                assert (m.eps, m.affine, m.track_running_stats) == (1e-5, True, False)
-            if isinstance(m, nn.LeakyReLU):
-                assert m.negative_slope == 0.2
-            if isinstance(m, nn.Dropout):
-                assert m.p == 0.5
-    assert {m.stride for m in G.modules() if isinstance(m, (conv, up))} == {(2, 2)}
-    assert [m.stride[0] for m in D.modules() if isinstance(m, conv)] == [2, 2, 2, 1, 1]
+    for m in (*G.modules(), *D.modules()):
+        if isinstance(m, norm):
+            assert (m.eps, m.affine, m.track_running_stats) == (1e-5, True, False)
+        assert not isinstance(m, nn.LeakyReLU) or m.negative_slope == 0.2
+        assert not isinstance(m, nn.Dropout) or m.p == 0.5
 
 
 def test_initialisation():
@@ -131,10 +106,10 @@ def test_initialisation():
         for m in net.modules():
             if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
                 assert m.weight.std().item() == pytest.approx(0.02, rel=0.06)
-                assert m.bias is None or (m.bias == 0).all()
             elif isinstance(m, nn.InstanceNorm2d):
-                assert (m.bias == 0).all()
                 gains.append(m.weight)
+            if getattr(m, "bias", None) is not None:
+                assert (m.bias == 0).all()
     gains = torch.cat(gains)
     assert gains.mean().item() == pytest.approx(1, abs=0.003)
     assert gains.std().item() == pytest.approx(0.02, rel=0.15)
@@ -142,7 +117,7 @@ def test_initialisation():
 
 @pytest.mark.parametrize("skips", [True, False])
 def test_only_skips_lead_around_the_bottleneck(skips):
-    G = without_dropout(small_g(skips=skips))
+    G = small_g(skips=skips)
     G.down[-1].register_forward_hook(lambda m, x, y: y * 0)
     x, other = torch.rand(2, 1, 3, 16, 16) * 2 - 1
     assert torch.equal(G(x), G(other)) != skips
@@ -150,60 +125,36 @@ def test_only_skips_lead_around_the_bottleneck(skips):
 
 @pytest.mark.parametrize("field", model.FIELDS)
 def test_receptive_field(field, monkeypatch):
-    """Of one logit, by its gradient; instance norm, through which all depends on all, left out."""
+    """Of one logit, in x and in y, by its gradient; without instance norm, which mixes all."""
     monkeypatch.setattr(model, "norm", lambda c: nn.Identity())
     D = model.Discriminator(1, 1, width=1, field=field)
     for p in D.parameters():
         nn.init.constant_(p, 0.1)  # nothing cancels
-    x = torch.rand(1, 1, 512, 512)
-    y = torch.rand(1, 1, 512, 512, requires_grad=True)
-    logits = D(x, y)
+    pair = torch.rand(2, 1, 1, 512, 512, requires_grad=True)
+    logits = D(*pair)
     middle = logits.shape[2] // 2
     logits[0, 0, middle, middle].backward()
-    for side in (1, 2):
-        seen = y.grad[0, 0].sum(side - 1).nonzero()
-        assert seen.max() - seen.min() + 1 == field and len(seen) == field
-
-
-@pytest.mark.parametrize("field, size, side", [(70, 256, 30), (1, 16, 16), (16, 16, 6),
-                                               (34, 64, 14), (286, 256, 6), (286, 128, 2)])
-def test_the_map_of_d(field, size, side):
-    with torch.device("meta"):
-        x = torch.empty(2, 3, size, size)
-        assert model.Discriminator(field=field)(x, x).shape == (2, 1, side, side)
-
-
-def test_a_picture_depends_on_no_neighbour():
-    """Of G and D alike: so a batch at test time has each image's own statistics."""
-    x = torch.rand(3, 3, 16, 16) * 2 - 1
-    G, D = without_dropout(small_g()), model.Discriminator(width=4, field=16)
-    assert torch.allclose(G(x)[1:2], G(x[1:2]), atol=1e-5)
-    assert torch.allclose(D(x, x)[1:2], D(x[1:2], x[1:2]), atol=1e-5)
-    assert not torch.allclose(G(x)[1:2], G(x[2:3]), atol=1e-2)
+    for grad in pair.grad[:, 0, 0]:
+        for side in (0, 1):
+            seen = grad.sum(side).nonzero()
+            assert seen.max() - seen.min() + 1 == field and len(seen) == field
 
 
 def test_norm_is_batch_norm_of_one_image():
-    G = without_dropout(small_g())
-    x = torch.rand(1, 3, 16, 16) * 2 - 1
+    """Whatever the batch: at test time, too, no picture depends on its neighbours."""
+    G, D, x = small_g(), model.Discriminator(width=4, field=16), torch.rand(3, 3, 16, 16) * 2 - 1
     y = G(x)
+    assert torch.allclose(D(x, x)[1:2], D(x[1:2], x[1:2]), atol=1e-5)
     for m in list(G.modules()):
         for name, child in m.named_children():
             if isinstance(child, nn.InstanceNorm2d):
                 batch_norm = nn.BatchNorm2d(child.num_features)
                 batch_norm.load_state_dict(child.state_dict(), strict=False)
                 setattr(m, name, batch_norm)
-    assert torch.allclose(G(x), y, atol=1e-5)
+    assert torch.allclose(torch.cat([G(one[None]) for one in x]), y, atol=1e-5)
 
 
-def test_dropout_is_the_noise():
-    G, x = small_g(), torch.rand(1, 3, 16, 16)
-    torch.manual_seed(1)
-    once, again = G(x), G(x)
-    torch.manual_seed(1)
-    assert torch.equal(once, G(x)) and not torch.allclose(once, again, atol=1e-3)
-
-
-# The losses, and what a step does to the data
+# The losses, the windows
 
 def test_losses_are_the_textbooks():
     real, fake = torch.randn(2, 4, 1, 5, 5, dtype=torch.float64) * 5
@@ -211,112 +162,80 @@ def test_losses_are_the_textbooks():
     value = D_real.log().mean() + (1 - D_fake).log().mean()
     assert train.d_loss(real, fake).item() == pytest.approx(-value.item() / 2)
     assert train.g_loss(fake).item() == pytest.approx(-D_fake.log().mean().item())
-    y, y_fake = torch.tensor([[[[1.0, -1]]], [[[0.5, 0]]]]), torch.zeros(2, 1, 1, 2)
-    assert train.l1_loss(y_fake, y).item() == pytest.approx((1 + 1 + 0.5) / 4)
-
-
-def test_losses_of_extreme_logits():
     a = torch.full((4, 1, 2, 2), 200.0)
     assert train.d_loss(a, -a).item() == 0 and train.d_loss(-a, a).item() == 200
     assert train.g_loss(-a).item() == 200 and train.g_loss(a).item() == 0
 
 
-def positions(n, side):
-    """Images whose pixels tell their own place: (n, 2, side, side), x and y."""
-    across = torch.arange(side).expand(side, side)
-    return torch.stack([across, across.T]).float().expand(n, 2, side, side)
-
-
-def test_crop_and_flip():
+def test_windows():
+    """Each image has its own, all places and both sides alike. cyclegan's are the same text."""
     torch.manual_seed(0)
     n, side, size = 600, 18, 16
-    x, y = train.crop_and_flip(positions(n, side), positions(n, side) + 100, size, flip=True)
-    assert x.shape == y.shape == (n, 2, size, size) and torch.equal(y, x + 100)  # the same window
-    flipped = x[:, 0, 0, 0] > x[:, 0, 0, -1]
-    assert 0.42 < flipped.float().mean() < 0.58
-    left, top = x[:, 0].amin((1, 2)), x[:, 1].amin((1, 2))
-    for corner in (left, top):
-        counts = corner.long().bincount()
-        assert len(counts) == 3 and counts.min() > n / 3 * 0.75
-    straight = torch.where(flipped[:, None, None, None], x.flip(3), x)
-    moved = straight - torch.stack([left, top], 1)[:, :, None, None]
-    assert torch.equal(moved, positions(n, size))  # a window, nothing resized
-    joint = (left * 6 + top * 2 + flipped).long().bincount(minlength=18)
-    assert joint.min() > 10  # the three are drawn one by one
-    x, _ = train.crop_and_flip(positions(9, 16), positions(9, 16), 16, flip=False)
-    assert torch.equal(x, positions(9, 16))
+    across = torch.arange(side).expand(side, side)  # pixels that tell their place, x and y
+    places = torch.stack([across, across.T]).float().expand(n, 2, side, side)
+    x = train.crop_and_flip(places, size)
+    mirrored = x[:, 0, 0, 0] > x[:, 0, 0, -1]
+    left, top = x[:, 0].amin((1, 2)).long(), x[:, 1].amin((1, 2)).long()
+    for i in range(n):
+        window = places[i, :, top[i]:top[i] + size, left[i]:left[i] + size]
+        assert torch.equal(x[i], window.flip(2) if mirrored[i] else window)
+    assert (left * 6 + top * 2 + mirrored).bincount(minlength=18).min() > 15
+    straight = train.crop_and_flip(places, size, flip=False)[:, 0]
+    assert (straight[:, 0, 0] < straight[:, 0, -1]).all()
 
 
-@pytest.fixture
-def judged(monkeypatch):
-    """All (x, y) that D sees."""
-    pairs = []
-
-    class Spy(model.Discriminator):
-        def forward(self, x, y):
-            pairs.append((x.detach().clone(), y.detach().clone()))
-            return super().forward(x, y)
-
-    monkeypatch.setattr(train, "Discriminator", Spy)
-    return pairs
+def test_the_windows_of_both_papers_are_one_text():
+    texts = [(ROOT / paper / "train.py").read_text().partition("def crop_and_flip")[2]
+             .partition("\n\n\n")[0] for paper in ("pix2pix", "cyclegan")]
+    assert texts[0] == texts[1] != ""
 
 
-@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
-def test_a_step(watched, judged, direction):
-    watch = watched("--steps", 2, "--direction", direction, "--jitter", 1, "--no-flip")
-    assert watch.order() == "G D D step(D) D step(G) G D D step(D) D step(G)"
-    assert [e.fresh for e in watch.all("step")] == [{"D"}, {"G"}] * 2
-    batches = data.load_pairs("faces-flat", 16).batches(4, seed=0)
-    passes = zip(watch.all("G"), *[iter(judged)] * 3, *[iter(watch.all("D"))] * 3, strict=True)
-    for made, real, fake, again, first, second, third in passes:
-        x, y = next(batches)[::1 if direction == "AtoB" else -1]
-        assert torch.equal(made.x, x) and made.training
-        for pair, output in ((real, y), (fake, made.y), (again, made.y)):
-            assert torch.equal(pair[0], x) and torch.equal(pair[1], output)
-        assert all(map(torch.equal, first.weights, second.weights))
-        assert not all(map(torch.equal, second.weights, third.weights))  # G learns from the new D
+# The algorithm
+
+@pytest.mark.parametrize("direction, net_g, net_d, flip, l1, gan", [
+    ("AtoB", "unet", 16, True, 100, 1), ("BtoA", "encoder-decoder", 1, False, 10, 0.5)])
+def test_three_steps(direction, net_g, net_d, flip, l1, gan):
+    """Sec. 3.1, 3.3 and App. 6.2, written out again: a pair's one window, its one mirror, and one
+    y_fake with one dropout for D's update and G's."""
+    def bce(logits, label):
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+    flags = ["--steps", 3, "--batch-size", 2, "--direction", direction, "--net-g", net_g,
+             "--net-d", net_d, "--lambda-l1", l1, "--lambda-gan", gan, "--seed", 5]
+    with float64():
+        trained(*flags, *["--no-flip"] * (not flip))
+        torch.manual_seed(5)
+        G = model.Generator(16, 3, 3, 2, net_g == "unet")
+        D = model.Discriminator(3, 3, 2, net_d)
+        opt_g, opt_d = Adam(G.parameters(), 0.5), Adam(D.parameters(), 0.5)
+        batches, rows = data.load_pairs("faces-flat", 18).batches(2, seed=5), []  # 16 * 286 / 256
+        for step in (1, 2, 3):
+            torch.manual_seed(5 * 1_000_003 + step)
+            a, b = next(batches)
+            x, y = (a, b) if direction == "AtoB" else (b, a)
+            top, left = torch.randint(3, (2, 2)).tolist()
+            mirrored = [flip and m for m in (torch.rand(2) < 0.5).tolist()]
+            x, y = (torch.stack([
+                one[:, t:t + 16, s:s + 16].flip(2) if m else one[:, t:t + 16, s:s + 16]
+                for one, t, s, m in zip(z, top, left, mirrored, strict=True)]) for z in (x, y))
+
+            y_fake = G(x)
+            real, fake = D(x, y), D(x, y_fake.detach())
+            loss_d = (bce(real, 1.0) + bce(fake, 0.0)) / 2
+            opt_d.step(loss_d, 2e-4)
+            loss_l1 = F.l1_loss(y_fake, y)
+            loss_g = gan * bce(D(x, y_fake), 1.0) + l1 * loss_l1  # D is the new one
+            opt_g.step(loss_g, 2e-4)
+            rows.append([loss_d.item(), loss_g.item(), loss_l1.item(),
+                         real.sigmoid().mean().item(), fake.sigmoid().mean().item()])
+        assert_same_run(Path("run"), rows, G=G, D=D)
 
 
-def test_pairs_are_cropped_and_mirrored_in_the_loop(watched, judged):
-    watched("--steps", 1)
-    a, b = next(data.load_pairs("faces-flat", 18).batches(4, seed=0))  # 16 * 286 / 256
-    for x, y, pair in zip(*judged[0], torch.cat([a, b], 1), strict=True):
-        windows = [p[:, top:top + 16, left:left + 16] for p in (pair, pair.flip(2))
-                   for top in range(3) for left in range(3)]
-        assert any(torch.equal(torch.cat([x, y]), window) for window in windows)
-
-
-def test_eq_4(tmp_path, monkeypatch):
-    """G's gradient is that of the GAN term plus 100 times that of L1: seen by plain descent."""
-    monkeypatch.setattr(torch.optim, "Adam", lambda params, lr, betas: torch.optim.SGD(params, lr))
-
-    def moved(name, *flags):
-        out = tmp_path / name
-        train.train(train.parse_args(tiny("pix2pix", out, *SMALL, "--steps", 1, *flags)))
-        return torch.cat([v.flatten().double() for v in torch.load(out / "ckpt.pt")["G"].values()])
-
-    start = moved("0", "--lambda-l1", 0, "--lambda-gan", 0)
-    l1 = moved("l1", "--lambda-l1", 1, "--lambda-gan", 0) - start
-    gan = moved("gan", "--lambda-l1", 0) - start
-    both = moved("both") - start
-    assert l1.norm() > 1e-6 and gan.norm() > 1e-6
-    assert (both - (100 * l1 + gan)).norm() < 1e-2 * both.norm()
-
-
-@pytest.mark.parametrize("flags, lr, beta1", [((), 2e-4, 0.5), (("--lr", 1e-3, "--beta1", 0),
-                                                               1e-3, 0.0)])
-def test_adam(watched, flags, lr, beta1):
-    watch = watched("--steps", 1, *flags)
-    for step in (*watch.all("step"), *watched("--steps", 2, "--resume").all("step")):
-        assert (step.group["lr"], step.group["betas"]) == (lr, (beta1, 0.999))
-        assert (step.group["weight_decay"], step.group["eps"]) == (0, 1e-8)
-
-
-@pytest.mark.parametrize("flags", [("--width", 3), ("--size", 32), ("--net-d", 34),
-                                   ("--net-g", "encoder-decoder"), ("--direction", "BtoA")])
-def test_resume_refuses_another_network(watched, tmp_path, capfd, flags):
-    watched("--steps", 1)
-    assert_resume_refused(train, tmp_path / "run", capfd, flags)
+def test_resume_refuses_another_network(capfd):
+    trained("--steps", 1)
+    for flags in (("--size", 32), ("--net-d", 34), ("--net-g", "encoder-decoder"),
+                  ("--direction", "BtoA")):
+        assert_resume_refused(train, Path("run"), capfd, flags)
 
 
 def works(field: int, size: int) -> bool:
@@ -328,12 +247,12 @@ def works(field: int, size: int) -> bool:
 
 
 @pytest.mark.parametrize("field", model.FIELDS)
-def test_a_field_too_large_for_the_size_is_refused(field, tmp_path, monkeypatch, capsys):
+def test_a_field_too_large_for_the_size_is_refused(field, monkeypatch, capsys):
     """Where D could not run, and only there; the size named is the least that works."""
     monkeypatch.setattr(train, "load_data", lambda *_: 1 / 0)
     least = next(size for size in (16, 32, 64, 128) if works(field, size))
     for size in (16, 32, 64, 128, 256):
-        args = ["--size", str(size), "--net-d", str(field), "--out", str(tmp_path)]
+        args = ["--size", str(size), "--net-d", str(field), "--out", "run"]
         with pytest.raises(ZeroDivisionError if size >= least else SystemExit):
             train.train(train.parse_args(args))
         said = capsys.readouterr().err
@@ -342,53 +261,47 @@ def test_a_field_too_large_for_the_size_is_refused(field, tmp_path, monkeypatch,
 
 # Held-out pairs
 
-def write_pairs(folder, n, side=16):
+def write_pairs(folder, first, n, side=16):
     """A|B files: A is the grey of its number, B white."""
     folder.mkdir(parents=True)
-    for i in range(n):
+    for i in range(first, first + n):
         a = np.full((side, 2 * side), 255, "u1")
         a[:, :side] = 10 * i
         Image.fromarray(a).save(folder / f"{i:02d}.png")
-    return folder
 
 
 def numbers(x):
     return ((x[:, 0, 0, 0] + 1) * 127.5 / 10).round().long().tolist()
 
 
-@pytest.mark.parametrize("n, trained, held", [(12, range(10), [10, 11]), (5, range(5), range(5))])
-def test_of_a_folder_without_splits_the_last_sixth_is_held_out(tmp_path, n, trained, held):
-    folder = write_pairs(tmp_path / "pairs", n)
-    args = train.parse_args(["--data", str(folder), "--size", "16", "--out", str(tmp_path)])
-    train_pairs, held_pairs = train.load_data(args, torch.device("cpu"))
-    assert numbers(train_pairs[:][0]) == list(trained) and train_pairs.size == 18
+@pytest.mark.parametrize("parts, trained_on, held", [
+    ({".": 12}, range(10), [10, 11]), ({".": 5}, range(5), range(5)),
+    ({"train": 7, "test": 3}, range(7), [7, 8, 9]), ({"train": 7, "val": 3}, range(7), [7, 8, 9]),
+    ({"train": 12}, range(10), [10, 11])])
+def test_held_out(place, parts, trained_on, held):
+    """The test or val split; of a folder without one the last sixth, that is not trained on; of
+    five pairs none could be."""
+    for part, n in parts.items():
+        write_pairs(place / "pairs" / part, 7 * (part in ("test", "val")), n)
+    args = train.parse_args(["--data", "pairs", "--size", "16"])
+    pairs, held_pairs = train.load_data(args, {"device": "cpu"})
+    assert numbers(pairs[:][0]) == list(trained_on) and pairs.size == 18
     assert numbers(held_pairs[:][0]) == list(held) and held_pairs.size == 16
-
-
-@pytest.mark.parametrize("split", ["test", "val"])
-def test_a_split_is_used(tmp_path, split):
-    write_pairs(tmp_path / "pairs" / "train", 7)
-    write_pairs(tmp_path / "pairs" / split, 3)
-    args = train.parse_args(["--data", str(tmp_path / "pairs"), "--size", "16", "--out",
-                             str(tmp_path)])
-    assert list(map(len, train.load_data(args, torch.device("cpu")))) == [7, 3]
-    assert len(train.load_data(train.parse_args(["--out", str(tmp_path)]), "cpu")[1]) == 32
 
 
 # sample.py
 
-@pytest.fixture
-def trained(watched, tmp_path):
-    watched("--steps", 2, "--dropout", 2)
-    return tmp_path / "run" / "ckpt.pt"
+def translated(*args) -> int:
+    return main("pix2pix", *args, script="sample.py")
 
 
-def test_figures(trained, monkeypatch):
+def test_figures(monkeypatch):
+    trained("--steps", 2, "--dropout", 2)
     grids = {}
     monkeypatch.setattr(sample, "save_grid",
                         lambda path, x, **options: grids.update({path.name: x}))
-    sample.main(["--ckpt", str(trained)])
-    G, ckpt = sample.load_generator(trained)
+    sample.main(["--ckpt", "run/ckpt.pt"])
+    G, ckpt = sample.load_generator("run/ckpt.pt")
     held = data.load_pairs("faces-flat", 16, split="test")[:12]
     rows = grids["samples.png"].unflatten(0, (12, 3))
     assert torch.equal(rows[:, 0], held[0]) and torch.equal(rows[:, 2], held[1])
@@ -397,24 +310,27 @@ def test_figures(trained, monkeypatch):
     assert sum(isinstance(m, nn.Dropout) for m in G.modules()) == ckpt["args"]["dropout"] == 2
 
 
-def test_single_files_are_of_held_out_pairs(watched, tmp_path):
-    folder = write_pairs(tmp_path / "pairs", 12)
-    watched("--steps", 1, "--data", folder, "--direction", "BtoA")
-    _, ckpt = sample.load_generator(tmp_path / "run" / "ckpt.pt")
-    x, y = sample.held_out(ckpt, 5, seed=0)
-    assert (x == 1).all() and sorted(numbers(y)[:2]) == sorted(numbers(y)[2:4]) == [10, 11]
-    folder.rename(tmp_path / "moved")
-    again = sample.held_out(ckpt, 5, seed=0, data=str(tmp_path / "moved"))
-    assert torch.equal(again[1], y)
+def test_single_files_are_of_held_out_pairs(place):
+    write_pairs(place / "pairs", 0, 12)
+    trained("--steps", 1, "--data", "pairs", "--direction", "BtoA", "--batch-size", 1)
+    _, ckpt = sample.load_generator("run/ckpt.pt")
+    parts = list(sample.some_held_out(ckpt, 120, seed=0))
+    assert [len(x) for x, _ in parts] == [50, 50, 20] and all((x == 1).all() for x, _ in parts)
+    shown = numbers(torch.cat([y for _, y in parts]))
+    assert all(sorted(shown[i:i + 2]) == [10, 11] for i in range(0, 120, 2))
+    (place / "pairs").rename(place / "moved")
+    flags = "--ckpt", "run/ckpt.pt", "--data", "moved", "--n", 3
+    assert translated(*flags, "--each", "each", "--real", "real") == 0
+    assert len(list((place / "each").iterdir())) == 3
+    assert {np.asarray(Image.open(file)).max() for file in (place / "real").iterdir()} == {100, 110}
 
 
 @pytest.mark.parametrize("h, w", [(16, 32), (30, 51), (9, 40), (16, 4), (5, 7)])
 def test_translate(h, w):
-    G = without_dropout(small_g())
+    G = small_g()
     torch.manual_seed(1)
     x = torch.rand(2, 3, h, w) * 2 - 1
     y = sample.translate(G, x)
-    assert y.shape == x.shape
     top, left = -h % 16 // 2, -w % 16 // 2
     mode = "reflect" if min(h, w) > 8 else "edge"
     pad = [(0, 0), (0, 0), (top, -h % 16 - top), (left, -w % 16 - left)]
@@ -423,65 +339,34 @@ def test_translate(h, w):
 
 
 @pytest.fixture
-def photos(tmp_path):
-    """A photograph of 300x517, a grey one, one with alpha, one in a sub-folder, a damaged one."""
-    folder = tmp_path / "photos"
-    (folder / "more").mkdir(parents=True)
+def photos(place):
+    """A photograph of 300x517, a grey one, one with alpha in a sub-folder, a damaged one."""
+    (place / "photos" / "more").mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(256, size=(300, 517, 4), dtype="u1")
-    Image.fromarray(pixels[..., :3]).save(folder / "large.JPG", "jpeg")
-    Image.fromarray(pixels[:20, :33, 0]).save(folder / "grey.png")
-    Image.fromarray(pixels[:16, :16]).save(folder / "more" / "alpha.png")
-    (folder / "bad.jpg").write_bytes(b"no picture")
-    (folder / ".hidden.png").write_bytes(b"")
-    (folder / "notes.txt").write_text("notes")
-    return folder
+    Image.fromarray(pixels[..., :3]).save("photos/large.JPG", "jpeg")
+    Image.fromarray(pixels[:20, :33, 0]).save("photos/grey.png")
+    Image.fromarray(pixels[:16, :16]).save("photos/more/alpha.png")
+    (place / "photos/bad.jpg").write_bytes(b"no picture")
+    return place / "photos"
 
 
-def sizes(folder):
-    return {str(path.relative_to(folder)): Image.open(path).size for path in folder.rglob("*.*")}
-
-
-def translated(*args) -> int:
-    return main("pix2pix", *args, script="sample.py")
-
-
-def test_input_folder(trained, photos, capfd):
-    args = "--ckpt", trained, "--input"
-    assert translated(*args, photos, "--out", "small", "--side", 10) == 0
-    assert sizes(Path("small")) == {"large.JPG": (17, 10), "grey.png": (16, 10),
-                                    "more/alpha.png": (10, 10)}
-    for out in ("out", "photos/out", "photos/out"):  # its own outputs are no inputs
-        assert translated(*args, photos, "--out", out) == 0
-        assert sizes(Path(out)) == {"large.JPG": (517, 300), "grey.png": (33, 20),
-                                    "more/alpha.png": (16, 16)}
-        said = capfd.readouterr().out
-        assert "wrote 3 of 4" in said and f"{photos / 'bad.jpg'} (not an image)" in said
-    assert translated(*args, photos / "grey.png", "--out", "alone") == 0
-    alone, among = (Image.open(Path(out, "grey.png")) for out in ("alone", "out"))
+def test_input(photos, place, capfd):
+    trained("--steps", 1)
+    args = "--ckpt", "run/ckpt.pt", "--input"
+    assert translated(*args, "photos", "--out", "small", "--side", 10) == 0
+    assert "wrote 3 of 4" in capfd.readouterr().out
+    sizes = {str(p.relative_to(place / "small")): Image.open(p).size
+             for p in (place / "small").rglob("*.*")}
+    assert sizes == {"large.JPG": (17, 10), "grey.png": (16, 10), "more/alpha.png": (10, 10)}
+    assert translated(*args, "photos/grey.png", "--out", "alone", "--side", 10) == 0
+    alone, among = (Image.open(f"{out}/grey.png") for out in ("alone", "small"))
     assert alone.mode == "RGB" and np.array_equal(alone, among)  # it depends on no other file
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.parametrize("flags, says", [
-    ("--input photos", "--out"), ("--input nowhere --out out", "nowhere"),
-    ("--input photos --out photos", "overwritten"),
-    ("--input photos/bad.jpg --out out", "photos/bad.jpg (not an image)"),
-    ("--input photos/large.JPG --out out --side 0", "--side 0"),
-    ("--official photos/bad.jpg --input photos --out out", "photos/bad.jpg is no U-Net"),
-    ("--official nowhere.pth --input photos --out out", "nowhere.pth"),
-    ("--official run/ckpt.pt --input photos --out out", "run/ckpt.pt is no U-Net"),
-    ("--official run/ckpt.pt", "needs both")])
-def test_mistakes_with_input(trained, photos, tmp_path, capfd, flags, says):
-    before = sorted(tmp_path.rglob("*"))
-    capfd.readouterr()
-    assert translated("--ckpt", trained, *flags.split()) == 2
-    err = capfd.readouterr().err
-    assert err.startswith("error: ") and err.count("\n") == 1 and says in err
-    assert sorted(tmp_path.rglob("*")) == before
+    before = sorted(place.rglob("*"))
+    for flags, says in (("--out out --side 0", "--side"), ("", "--out"), ("--out photos", "overw")):
+        assert translated(*args, "photos", *flags.split()) == 2
+        err = capfd.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1 and says in err
+    assert sorted(place.rglob("*")) == before
 
 
 # The authors' checkpoints
@@ -523,7 +408,7 @@ class Theirs(nn.Module):
 
 
 @pytest.mark.parametrize("k, width, c_in, c_out", [(8, 2, 3, 3), (7, 3, 1, 3), (5, 2, 3, 1)])
-def test_official(tmp_path, k, width, c_in, c_out):
+def test_official(k, width, c_in, c_out):
     torch.manual_seed(0)
     theirs = Theirs(k, width, c_in, c_out)
     for p in theirs.parameters():
@@ -533,15 +418,9 @@ def test_official(tmp_path, k, width, c_in, c_out):
     assert "model.model.1.model.3.model.1.weight" in state and "model.model.3.bias" in state
     for name in list(state) if k == 7 else ():
         if name.endswith("num_batches_tracked"):
-            del state[name]  # of older versions of torch
-    torch.save(state, tmp_path / "latest_net_G.pth")
-    G = sample.load_official(tmp_path / "latest_net_G.pth")
-    names = sample.official_names(k)
-    ours = G.state_dict()
-    assert names.keys() == ours.keys()
-    assert all(torch.equal(ours[name], state[other]) for name, other in names.items())
-    trained = {name for name, _ in theirs.named_parameters()}
-    assert set(names.values()) == trained and len(names) == len(trained)
+            del state[name]  # of older versions of torch, whose files are no zip files either
+    torch.save(state, "latest_net_G.pth", _use_new_zipfile_serialization=k != 7)
+    G, _ = sample.load_generator("latest_net_G.pth")
     assert [any(isinstance(m, nn.Dropout) for m in layer) for layer in G.up] == [
         1 <= j < k - 4 for j in range(k)]
     x = torch.rand(1, c_in, 2 ** k, 2 ** k) * 2 - 1
@@ -552,13 +431,20 @@ def test_official(tmp_path, k, width, c_in, c_out):
     assert y.std() > 0.1
 
 
-def test_official_translates_files(photos, tmp_path):
-    torch.save(Theirs(5, 2, 3, 3).state_dict(), "latest_net_G.pth")
-    assert translated("--official", "latest_net_G.pth", "--input", photos, "--out", "out") == 0
-    assert sizes(tmp_path / "out")["large.JPG"] == (517, 300)
-
-
-def test_official_of_other_channels_is_refused(photos, tmp_path, capfd):
-    torch.save(Theirs(5, 2, 1, 2).state_dict(), "latest_net_G.pth")  # colorization: L to ab
-    assert translated("--official", "latest_net_G.pth", "--input", photos, "--out", "out") == 2
-    assert "2 channels of 1" in capfd.readouterr().err
+def test_official_command(photos, place, capfd):
+    flags = "--official", "net.pth", "--input", "photos", "--out", "out"
+    for content, says in ((Theirs(5, 2, 1, 2).state_dict(), "2 channels of 1"),  # colorization
+                          ({"model.1.weight": torch.ones(3)}, "cyclegan/sample.py"),
+                          ({"model.model.0.weight": torch.ones(2, 3, 4, 4),
+                            "model.model.3.bias": torch.ones(3)}, "instance norm"),
+                          ({"weight": torch.ones(3)}, str(place / "net.pth"))):
+        torch.save(content, "net.pth")
+        assert translated(*flags) == 2 and not (place / "out").exists()
+        err = capfd.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1 and says in err
+    torch.save(Theirs(5, 2, 3, 3).state_dict(), "net.pth")
+    assert translated(*flags) == 0
+    assert Image.open("out/large.JPG").size == (517, 300)
+    for more in ([], ["--each", "each"], ["--real", "real"]):
+        assert translated(*flags[:2], *more) == 2
+        assert "--official" in capfd.readouterr().err

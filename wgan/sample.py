@@ -2,108 +2,189 @@
 
     python wgan/sample.py                          from runs/wgan/ckpt.pt into runs/wgan/figures/
     python wgan/sample.py --ckpt path/to/ckpt.pt --out figures
-    python wgan/sample.py --n 10000 --each pngs    10,000 single files, for the usual FID tools
+    python wgan/sample.py --n 10000 --each pngs --real reals   single files, for the FID tools
 """
 import argparse
+import csv
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from model import Generator
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(1, str(ROOT))  # the repository root, for common/
-from common.data import fail  # noqa: E402
-from common.images import save_curves, save_grid, write_image  # noqa: E402
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
+from common.data import Data, fail, load_images
+from common.images import grid, save_curves, save_gif, save_grid
 
+NAME = "wgan"
 SHEET = {"dcgan": "fig5.png", "nobn": "fig6.png", "mlp": "fig7.png"}  # by --arch
 
 
-def load_generator(path: Path) -> tuple[Generator, dict]:
-    """G as it was saved, and its checkpoint. No flag of the training run is needed again."""
-    try:
-        ckpt = torch.load(path, map_location="cpu", weights_only=True)
-        args = ckpt["args"]
-        if ckpt["paper"] != "wgan":
-            raise ValueError(ckpt["paper"])
-        G = Generator(args["size"], ckpt["channels"], args["z_dim"], args["width"], args["arch"])
-        G.load_state_dict(ckpt["G"])
-    except FileNotFoundError:
-        fail(f"no checkpoint at {path.resolve()}: run wgan/train.py first, or give --ckpt")
-    except Exception as e:  # torch's readers raise many kinds
-        fail(f"{path.resolve()} is damaged, or no checkpoint of wgan ({type(e).__name__})")
-    return G.eval().requires_grad_(False), ckpt  # eval: batch norm's running averages, as train.py
+def settings(add) -> None:
+    pass
 
 
-def sample_z(n: int, z_dim: int) -> torch.Tensor:
+def build(ckpt: dict) -> Generator:
+    """G as it was saved, with batch norm's running averages, as in train.py's sample."""
+    run = ckpt["args"]
+    G = Generator(run["size"], ckpt["channels"], run["z_dim"], run["width"], run["arch"])
+    G.load_state_dict(ckpt["G"])
+    return G.eval()
+
+
+def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """z (n, z_dim), standard normal, as in train.py."""
-    return torch.randn(n, z_dim)
+    return torch.randn(n, z_dim, device=device)
 
 
-def generate(G: Generator, ckpt: dict, n: int, seed: int = 0) -> torch.Tensor:
-    """n images (n, c, h, w) in [-1, 1], a function of (G, n, seed)."""
+def generate(G: Generator, ckpt: dict, n: int, seed: int = 0) -> Iterator[torch.Tensor]:
+    """n images in [-1, 1], up to 250 at a time (b, c, h, w): a function of (G, n, seed)."""
     torch.manual_seed(seed)
-    x = torch.cat([G(z) for z in sample_z(n, ckpt["args"]["z_dim"]).split(250)])
-    return x.clamp(-1, 1)  # the MLP has no tanh
+    z = sample_z(n, ckpt["args"]["z_dim"], ckpt["z_fixed"].device)
+    return (G(part).clamp(-1, 1) for part in z.split(250))  # the MLP has no tanh
+
+
+def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[str, torch.Tensor]]:
+    """For --each: names and pictures."""
+    pictures = (x for part in generate(G, ckpt, args.n, args.seed) for x in part)
+    return ((f"{i:06d}", x) for i, x in enumerate(pictures))
+
+
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
+    """For --real: the set that the run was shown."""
+    return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
 
 def read_log(path: Path, n_bytes: int) -> np.ndarray:
     """(rows, 2), step and estimate, of the rows that log.csv had when its checkpoint was saved."""
-    rows = path.read_bytes()[:n_bytes].decode().splitlines()[1:]
-    return np.array([(row.split(",")[0], row.split(",")[2]) for row in rows], float).reshape(-1, 2)
+    rows = csv.DictReader(path.read_bytes()[:n_bytes].decode().splitlines())
+    return np.array([(row["step"], row["estimate"]) for row in rows], float).reshape(-1, 2)
 
 
 def median_filter(step: np.ndarray, value: np.ndarray, window: int = 101) -> np.ndarray:
-    """Of the rows in a window of steps around each row, the median. [Fig. 3]"""
+    """Of the rows in a window of steps around each row, the median. [Fig. 3; 101: authors' README]
+
+    With a row every five steps, --log-every's default, 21 of them lie in the window.
+    """
     low = np.searchsorted(step, step - window // 2)
     high = np.searchsorted(step, step + window // 2, "right")
     return np.array([np.median(value[i:j]) for i, j in zip(low, high, strict=True)])
 
 
-def main(argv: list[str] | None = None) -> None:
-    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
-                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.error = fail
-    p.add_argument("--ckpt", type=Path, default="runs/wgan/ckpt.pt", help="the trained networks")
-    p.add_argument("--out", type=Path, help="folder for the figures; by default beside the ckpt")
-    p.add_argument("--n", type=int, default=64, help="how many samples")
-    p.add_argument("--each", type=Path, help="folder for --n single PNGs, instead of the figures")
-    p.add_argument("--seed", type=int, default=0, help="of the noise")
-    args = p.parse_args(argv)
-    if args.n < 1:
-        fail(f"--n {args.n}: looked for 1 or more")
-    G, ckpt = load_generator(args.ckpt)
-    if args.each:
-        args.each.mkdir(parents=True, exist_ok=True)
-        for i, x in enumerate(generate(G, ckpt, args.n, args.seed)):
-            write_image(args.each / f"{i:06d}.png", x)
-        return
-    out = args.out or args.ckpt.parent / "figures"
-    out.mkdir(parents=True, exist_ok=True)
+def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
+    run, device = ckpt["args"], ckpt["z_fixed"].device
     save_grid(out / "samples.png", G(ckpt["z_fixed"]), scale=2)  # as in the run's own grids
 
     # Figs. 5 to 7: a large sheet of samples, each of another generator
-    sheet = SHEET[ckpt["args"]["arch"]]
-    save_grid(out / sheet, generate(G, ckpt, 256, args.seed), n_cols=16)
-    names = ["samples.png", sheet]
+    sheet = torch.cat(list(generate(G, ckpt, 256, args.seed)))
+    save_grid(out / SHEET[run["arch"]], sheet, n_cols=16)
 
     # Fig. 3: the estimate over the steps of G, where the run's log lies beside its checkpoint
     log = args.ckpt.with_name("log.csv")
     if log.exists():
         step, estimate = read_log(log, ckpt["log_bytes"]).T
         table = np.column_stack([step, estimate, median_filter(step, estimate)])
-        with TemporaryDirectory() as folder:
-            np.savetxt(f"{folder}/fig3.csv", table, "%g", ",", comments="",
-                       header="step,estimate,its median over 101 steps")
-            save_curves(out / "fig3.png", f"{folder}/fig3.csv")
-        names.append("fig3.png")
-    print(f"wrote {', '.join(names)} to {out}")
+        np.savetxt(out / "fig3.csv", table, "%g", ",", comments="",
+                   header="step,estimate,its median over 101 steps")
+        save_curves(out / "fig3.png", out / "fig3.csv")
+
+    # A walk on the arc between two random points: a mean of two normal z is shorter than they
+    torch.manual_seed(args.seed)
+    a, b = sample_z(64, run["z_dim"], device).chunk(2)
+    save_gif(out / "walk.gif", [grid(G(a * t.cos() + b * t.sin()), scale=2)
+                                for t in torch.linspace(0, torch.pi / 2, args.frames)])
+    fig3 = "fig3.png and .csv, " * log.exists()
+    print(f"wrote samples.png, {SHEET[run['arch']]}, {fig3}walk.gif to {out}")
+
+
+# ----------------------------------------------------------------------------------------------
+# Loading and flags. The same text in every folder: whoever edits it in dcgan/sample.py copies it to
+# the others with `python tests/copy_run.py`.
+
+import zipfile
+
+from common.data import BadFile
+from common.images import write_image
+
+
+def load_generator(path: Path | str, device: str = "cpu") -> tuple[Generator, dict]:
+    """G, and its checkpoint on the device. No flag of the training run is needed again."""
+    path = Path(path)
+    try:
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+            raise ValueError  # torch does not look at its checksums
+        ckpt = torch.load(path, map_location=device, weights_only=True)
+        if (paper := ckpt.get("paper", NAME)) == NAME:
+            G = build(ckpt).to(device).requires_grad_(False)
+    except FileNotFoundError:
+        fail(f"no checkpoint at {path.resolve()}: run {NAME}/train.py first, or give --ckpt")
+    except Exception as e:  # torch's readers raise many kinds
+        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}: {paper}/sample.py reads it")
+    if not all(p.isfinite().all() for p in G.parameters()):
+        fail(f"{path.resolve()} holds weights that are not finite")
+    return G, ckpt
+
+
+def write_all(folder: Path, pictures: Iterator[tuple[str, torch.Tensor]]) -> None:
+    """One by one, into a folder without pictures: two models in one would spoil any metric."""
+    if any(path.suffix.lower() == ".png" for path in folder.glob("*")):
+        fail(f"{folder.resolve()} has pictures already: name another folder")
+    n = 0
+    for name, x in pictures:
+        write_image(folder / f"{name}.png", x)
+        n += 1
+    print(f"wrote {n:,} to {folder}")
+
+
+def real_pictures(data: Data, n: int, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """n of the set, or all if there are fewer, chosen by the seed."""
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:n]
+    return ((f"{i:06d}", data[[i]][0]) for i in chosen.sort().values.tolist())
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
+                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.error = fail
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    settings(p.add_argument)
+    p.add_argument("--ckpt", type=Path, default=f"runs/{NAME}/ckpt.pt", help="the trained networks")
+    p.add_argument("--out", type=Path, help="folder for the figures; by default beside the ckpt")
+    p.add_argument("--frames", type=int, default=60, help="of films")
+    p.add_argument("--n", type=int, default=64, help="how many single pictures")
+    p.add_argument("--each", type=Path, help="folder for --n single PNGs, instead of the figures")
+    p.add_argument("--real", type=Path, help="folder for --n images of the run's data, likewise")
+    p.add_argument("--data", help="where the run's folder of data lies now")
+    p.add_argument("--data-root", help="where downloaded sets are kept now")
+    p.add_argument("--seed", type=int, default=0, help="of the noise")
+    p.add_argument("--device", default=str(best), help="cuda, mps or cpu; the best there is")
+    args = p.parse_args(argv)
+    for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
+        if not low <= getattr(args, name) < 2**32:
+            fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    try:
+        torch.zeros(1, device=args.device).item()
+    except Exception as e:  # each backend raises its own kinds
+        fail(f"--device {args.device}: {str(e).splitlines()[0]}")
+    G, ckpt = load_generator(args.ckpt, args.device)
+    run = ckpt["args"]
+    run.update({k: v for k in ("data", "data_root") if (v := getattr(args, k))})
+    if args.each:
+        write_all(args.each, each(G, ckpt, args))
+    if args.real:
+        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"])
+        write_all(args.real, real_pictures(data, args.n, args.seed))
+    if not (args.each or args.real):
+        out = args.out or args.ckpt.parent / "figures"
+        figures(G, ckpt, args, out)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except OSError as e:  # a full disk, a folder that cannot be written
-        fail(f"{e}: free some room, or change --out or --each")
+    except (BadFile, OSError) as e:  # a folder that cannot be written, a full disk, a broken file
+        fail(f"{e}: mend that, or change --out, --each or --real")

@@ -3,111 +3,181 @@
     python wgan_gp/sample.py                        from runs/wgan_gp/ckpt.pt into its figures/
     python wgan_gp/sample.py --ckpt path/to/ckpt.pt --out figures
     python wgan_gp/sample.py --held-out digits      and the critic's estimate on unseen images
-    python wgan_gp/sample.py --n 10000 --each pngs  10,000 single files, for the usual FID tools
+    python wgan_gp/sample.py --n 10000 --each pngs --real reals   single files, for the FID tools
 """
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from model import Critic, Generator
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(1, str(ROOT))  # the repository root, for common/
-from common.data import fail, load_images  # noqa: E402
-from common.images import save_grid, write_image  # noqa: E402
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
+from common.data import Data, fail, load_images
+from common.images import grid, save_gif, save_grid
+
+NAME = "wgan_gp"
 
 
-def load_generator(path: Path) -> tuple[Generator, dict]:
-    """G as it was saved, and its checkpoint. No flag of the training run is needed again."""
-    try:
-        ckpt = torch.load(path, map_location="cpu", weights_only=True)
-        args = ckpt["args"]
-        if ckpt["paper"] != "wgan_gp":
-            raise ValueError(ckpt["paper"])
-        G = Generator(args["size"], ckpt["channels"], args["z_dim"], args["width"], args["arch"])
-        G.load_state_dict(ckpt["G"])
-    except FileNotFoundError:
-        fail(f"no checkpoint at {path.resolve()}: run wgan_gp/train.py first, or give --ckpt")
-    except Exception as e:  # torch's readers raise many kinds
-        fail(f"{path.resolve()} is damaged, or no checkpoint of wgan_gp ({type(e).__name__})")
-    return G.eval().requires_grad_(False), ckpt  # eval: batch norm's running averages, as train.py
+def settings(add) -> None:
+    add("--held-out", metavar="DATA", help="Fig. 5b at this step: the critic's estimate on the "
+        "test images of a named set, or on those of a folder")
 
 
-def sample_z(n: int, z_dim: int) -> torch.Tensor:
+def build(ckpt: dict) -> Generator:
+    """G as it was saved, with batch norm's running averages, as in train.py's sample."""
+    run = ckpt["args"]
+    G = Generator(run["size"], ckpt["channels"], run["z_dim"], run["width"], run["arch"])
+    G.load_state_dict(ckpt["G"])
+    return G.eval()
+
+
+def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """z (n, z_dim), standard normal, as in train.py."""
-    return torch.randn(n, z_dim)
+    return torch.randn(n, z_dim, device=device)
 
 
-def generate(G: Generator, ckpt: dict, n: int, seed: int = 0) -> torch.Tensor:
-    """n images (n, c, h, w) in [-1, 1], a function of (G, n, seed)."""
+def generate(G: Generator, ckpt: dict, n: int, seed: int = 0) -> Iterator[torch.Tensor]:
+    """n images in [-1, 1], up to 250 at a time (b, c, h, w): a function of (G, n, seed)."""
     torch.manual_seed(seed)
-    return torch.cat([G(z) for z in sample_z(n, ckpt["args"]["z_dim"]).split(250)])
+    z = sample_z(n, ckpt["args"]["z_dim"], ckpt["z_fixed"].device)
+    return (G(part) for part in z.split(250))
 
 
-def load_critic(ckpt: dict) -> Critic:
-    """The critic as it was saved."""
-    args = ckpt["args"]
-    D = Critic(args["size"], ckpt["channels"], args["width"], args["arch"])
+def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[str, torch.Tensor]]:
+    """For --each: names and pictures."""
+    pictures = (x for part in generate(G, ckpt, args.n, args.seed) for x in part)
+    return ((f"{i:06d}", x) for i, x in enumerate(pictures))
+
+
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
+    """For --real: the set that the run was shown."""
+    return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
+
+
+def held_out(G: Generator, ckpt: dict, args: argparse.Namespace) -> None:
+    """Prints E[D(x)] - E[D(G(z))] for images that the critic has seen, and has not. [Fig. 5b]"""
+    run, device = ckpt["args"], ckpt["z_fixed"].device
+    reading = {"root": run["data_root"], "skip_bad": run["skip_bad"], "device": device}
+    unseen = load_images(args.held_out, run["size"], split="test", **reading)
+    if unseen.channels != ckpt["channels"]:
+        fail(f"--held-out {args.held_out} has {unseen.channels} channels, the run has "
+             f"{ckpt['channels']}")
+    D = Critic(run["size"], ckpt["channels"], run["width"], run["arch"]).to(device)
     D.load_state_dict(ckpt["D"])
-    return D.requires_grad_(False)
+    D.requires_grad_(False)
+    fake = torch.cat([D(part) for part in generate(G, ckpt, 5000, args.seed)]).mean()
+    values = []
+    for name, data in ("training", real(ckpt, args, **reading)), ("held-out", unseen):
+        n = min(len(data), 5000)
+        scores = [D(data[i:min(i + 250, n)]) for i in range(0, n, 250)]
+        values.append(f"{torch.cat(scores).mean() - fake:.3f} on {n:,} {name} images")
+    print(f"E[D(x)] - E[D(G(z))] at step {ckpt['step']}: {', '.join(values)}")
 
 
-def score(D: Critic, x: torch.Tensor) -> float:
-    """E[D(x)] over images (n, c, h, w)."""
-    return torch.cat([D(part) for part in x.split(250)]).mean().item()
+def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
+    save_grid(out / "samples.png", G(ckpt["z_fixed"]), scale=2)  # as in the run's own grids
+
+    # From one random point to another, on the arc between them: a mean of two normal z is shorter
+    torch.manual_seed(args.seed)
+    ends = sample_z(16, ckpt["args"]["z_dim"], ckpt["z_fixed"].device)
+    a, b = ends[::2], ends[1::2]
+    walk = [G(a * t.cos() + b * t.sin()) for t in torch.linspace(0, torch.pi / 2, 10)]
+    save_grid(out / "walk.png", torch.stack(walk, 1).flatten(0, 1), n_cols=10, scale=2)
+    save_gif(out / "walk.gif", [grid(G(a * t.cos() + b * t.sin()), scale=2)
+                                for t in torch.linspace(0, torch.pi / 2, args.frames)])
+    print(f"wrote samples.png, walk.png, walk.gif to {out}")
+    if args.held_out:
+        held_out(G, ckpt, args)
+
+
+# ----------------------------------------------------------------------------------------------
+# Loading and flags. The same text in every folder: whoever edits it in dcgan/sample.py copies it to
+# the others with `python tests/copy_run.py`.
+
+import zipfile
+
+from common.data import BadFile
+from common.images import write_image
+
+
+def load_generator(path: Path | str, device: str = "cpu") -> tuple[Generator, dict]:
+    """G, and its checkpoint on the device. No flag of the training run is needed again."""
+    path = Path(path)
+    try:
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+            raise ValueError  # torch does not look at its checksums
+        ckpt = torch.load(path, map_location=device, weights_only=True)
+        if (paper := ckpt.get("paper", NAME)) == NAME:
+            G = build(ckpt).to(device).requires_grad_(False)
+    except FileNotFoundError:
+        fail(f"no checkpoint at {path.resolve()}: run {NAME}/train.py first, or give --ckpt")
+    except Exception as e:  # torch's readers raise many kinds
+        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}: {paper}/sample.py reads it")
+    if not all(p.isfinite().all() for p in G.parameters()):
+        fail(f"{path.resolve()} holds weights that are not finite")
+    return G, ckpt
+
+
+def write_all(folder: Path, pictures: Iterator[tuple[str, torch.Tensor]]) -> None:
+    """One by one, into a folder without pictures: two models in one would spoil any metric."""
+    if any(path.suffix.lower() == ".png" for path in folder.glob("*")):
+        fail(f"{folder.resolve()} has pictures already: name another folder")
+    n = 0
+    for name, x in pictures:
+        write_image(folder / f"{name}.png", x)
+        n += 1
+    print(f"wrote {n:,} to {folder}")
+
+
+def real_pictures(data: Data, n: int, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """n of the set, or all if there are fewer, chosen by the seed."""
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:n]
+    return ((f"{i:06d}", data[[i]][0]) for i in chosen.sort().values.tolist())
 
 
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.error = fail
-    p.add_argument("--ckpt", type=Path, default="runs/wgan_gp/ckpt.pt", help="the trained networks")
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    settings(p.add_argument)
+    p.add_argument("--ckpt", type=Path, default=f"runs/{NAME}/ckpt.pt", help="the trained networks")
     p.add_argument("--out", type=Path, help="folder for the figures; by default beside the ckpt")
-    p.add_argument("--held-out", metavar="DATA", help="Fig. 5b at this step: the critic's estimate "
-                   "on the test images of a named set, or on those of a folder")
-    p.add_argument("--data-root", help="where the run's data set lies now")
-    p.add_argument("--n", type=int, default=64, help="how many samples")
+    p.add_argument("--frames", type=int, default=60, help="of films")
+    p.add_argument("--n", type=int, default=64, help="how many single pictures")
     p.add_argument("--each", type=Path, help="folder for --n single PNGs, instead of the figures")
+    p.add_argument("--real", type=Path, help="folder for --n images of the run's data, likewise")
+    p.add_argument("--data", help="where the run's folder of data lies now")
+    p.add_argument("--data-root", help="where downloaded sets are kept now")
     p.add_argument("--seed", type=int, default=0, help="of the noise")
+    p.add_argument("--device", default=str(best), help="cuda, mps or cpu; the best there is")
     args = p.parse_args(argv)
-    if args.n < 1:
-        fail(f"--n {args.n}: looked for 1 or more")
-    G, ckpt = load_generator(args.ckpt)
+    for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
+        if not low <= getattr(args, name) < 2**32:
+            fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    try:
+        torch.zeros(1, device=args.device).item()
+    except Exception as e:  # each backend raises its own kinds
+        fail(f"--device {args.device}: {str(e).splitlines()[0]}")
+    G, ckpt = load_generator(args.ckpt, args.device)
     run = ckpt["args"]
+    run.update({k: v for k in ("data", "data_root") if (v := getattr(args, k))})
     if args.each:
-        args.each.mkdir(parents=True, exist_ok=True)
-        for i, x in enumerate(generate(G, ckpt, args.n, args.seed)):
-            write_image(args.each / f"{i:06d}.png", x)
-        return
-    out = args.out or args.ckpt.parent / "figures"
-    out.mkdir(parents=True, exist_ok=True)
-    save_grid(out / "samples.png", G(ckpt["z_fixed"]), scale=2)  # as in the run's own grids
-
-    # From one random point to another, on the arc between them: a mean of two normal z is shorter
-    torch.manual_seed(args.seed)
-    ends = sample_z(16, run["z_dim"]).unflatten(0, (8, 2))
-    angles = torch.linspace(0, torch.pi / 2, 10)
-    rows = [a * t.cos() + b * t.sin() for a, b in ends for t in angles]
-    save_grid(out / "walk.png", G(torch.stack(rows)), n_cols=10, scale=2)
-    print(f"wrote samples.png, walk.png to {out}")
-
-    if args.held_out:
-        load = dict(root=args.data_root or run["data_root"], skip_bad=run["skip_bad"])
-        seen = load_images(run["data"], run["size"], **load)
-        unseen = load_images(args.held_out, run["size"], split="test", **load)
-        if unseen.channels != ckpt["channels"]:
-            fail(f"--held-out {args.held_out} has {unseen.channels} channels, the run has "
-                 f"{ckpt['channels']}")
-        D = load_critic(ckpt)
-        fake = score(D, generate(G, ckpt, 5000, args.seed))
-        values = [f"{score(D, x[:5000]) - fake:.3f} on {min(len(x), 5000):,} {name} images"
-                  for x, name in ((seen, "training"), (unseen, "held-out"))]
-        print(f"E[D(x)] - E[D(G(z))] at step {ckpt['step']}: {', '.join(values)}")
+        write_all(args.each, each(G, ckpt, args))
+    if args.real:
+        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"])
+        write_all(args.real, real_pictures(data, args.n, args.seed))
+    if not (args.each or args.real):
+        out = args.out or args.ckpt.parent / "figures"
+        figures(G, ckpt, args, out)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except OSError as e:  # a full disk, a folder that cannot be written
-        fail(f"{e}: free some room, or change --out or --each")
+    except (BadFile, OSError) as e:  # a folder that cannot be written, a full disk, a broken file
+        fail(f"{e}: mend that, or change --out, --each or --real")
