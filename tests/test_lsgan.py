@@ -289,20 +289,40 @@ def test_interpolation(tmp_path, monkeypatch, flags):
 
 def test_mixture_of_eight():
     torch.manual_seed(0)
-    x = mixture.sample_mixture(16_000)
+    x = mixture.sample_mixture(18_000)
     assert x.norm(dim=1).mean().item() == pytest.approx(1, abs=1e-3)
     distance, nearest = torch.cdist(x, mixture.MODES).min(1)
-    assert nearest.bincount(minlength=8).min() > 1800 and distance.max() < 0.06
+    counts = nearest.bincount(minlength=8)
+    assert counts[0] > 3700 and 1800 < counts[1:].min() <= counts[1:].max() < 2200
+    assert mixture.MODES[0].tolist() == pytest.approx([0, 1]) and distance.max() < 0.06
     assert distance.square().mean().sqrt().item() == pytest.approx(0.01 * 2 ** 0.5, rel=0.05)
     gaps = torch.cdist(mixture.MODES, mixture.MODES).topk(3, largest=False).values[:, 1:]
     assert torch.allclose(gaps, torch.tensor(2 * math.sin(math.pi / 8)), atol=1e-5)  # neighbours
 
 
+@pytest.mark.parametrize("d_in, d_out", [(2, 128), (256, 128), (128, 128), (128, 2)])
+def test_mixture_weights_are_tensorflows(d_in, d_out):
+    """Orthogonal, and the strongest direction of a matrix without negative entries has one sign."""
+    torch.manual_seed(0)
+    W = mixture.orthogonal(d_in, d_out)
+    assert W.shape == (d_out, d_in)
+    one = W @ W.T if d_in > d_out else W.T @ W
+    assert torch.allclose(one, torch.eye(min(d_in, d_out)), atol=1e-4)
+    strongest = W[0] if d_in > d_out else W[:, 0]
+    assert strongest.sign().abs().sum() == strongest.sign().sum().abs() == max(d_in, d_out)
+    others = W[1:] if d_in > d_out else W[:, 1:]
+    assert 0.3 < (others > 0).double().mean() < 0.7
+
+
 def test_mixture_networks():
     assert n_parameters(mixture.mlp(256, 2)) == 49_666  # [authors' code]
     assert n_parameters(mixture.mlp(2, 1)) == 17_025
-    W = mixture.mlp(256, 2)[2].weight
-    assert torch.allclose(W @ W.T, 1.96 * torch.eye(128), atol=1e-4)
+    for net in mixture.mlp(256, 2), mixture.mlp(2, 1):
+        assert kinds(net) == [nn.Linear, nn.Tanh, nn.Linear, nn.Tanh, nn.Linear]
+        for layer in net[::2]:
+            singular = torch.linalg.svdvals(layer.weight)
+            assert torch.allclose(singular, torch.tensor(1.4), atol=1e-4)
+            assert (layer.bias == 0).all()
 
 
 def test_mixture_losses():
@@ -315,12 +335,48 @@ def test_mixture_losses():
     assert torch.allclose(mixture.cross_entropy(real, 0.0), -(1 - D).log().mean(), atol=1e-5)
 
 
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", ["least_squares", "cross_entropy"])
+def test_mixture_updates_both_at_once(float64, monkeypatch, name):
+    """Three steps, written out again: one batch, both gradients at the same weights, Adam."""
+    monkeypatch.setattr(mixture, "BATCH", 8)
+    monkeypatch.setattr(mixture, "MODES", mixture.MODES.double())
+    samples = list(mixture.train(getattr(mixture, name), [0, 1, 3], seed=5))
+    torch.manual_seed(5)
+    G, D = mixture.mlp(256, 2), mixture.mlp(2, 1)
+    z_shown, expected = torch.randn(80, 256), []
+    moments = {p: [0, 0, lr] for net, lr in ((G, 1e-3), (D, 1e-4)) for p in net.parameters()}
+    for t in range(1, 5):
+        expected.append(G(z_shown))
+        x, z = mixture.sample_mixture(8), torch.randn(8, 256)
+        real, fake = D(x), D(G(z))
+        if name == "least_squares":
+            loss_d = ((real - 1) ** 2).mean() / 2 + (fake ** 2).mean() / 2
+            loss_g = ((fake - 1) ** 2).mean() / 2
+        else:
+            loss_d = -real.sigmoid().log().mean() - (1 - fake.sigmoid()).log().mean()
+            loss_g = -fake.sigmoid().log().mean()
+        grads = (*torch.autograd.grad(loss_g, list(G.parameters()), retain_graph=True),
+                 *torch.autograd.grad(loss_d, list(D.parameters())))
+        for (p, m), g in zip(moments.items(), grads, strict=True):
+            m[:2] = 0.5 * m[0] + 0.5 * g, 0.999 * m[1] + 0.001 * g ** 2
+            p.data -= m[2] * m[0] / (1 - 0.5 ** t) / ((m[1] / (1 - 0.999 ** t)).sqrt() + 1e-8)
+    for x, i in zip(samples, (0, 1, 3), strict=True):
+        assert not x.requires_grad and torch.allclose(x, expected[i], rtol=0, atol=1e-9)
+
+
 def test_modes():
-    covered, near = mixture.modes(mixture.sample_mixture(4000))
-    assert (covered, near) == (8, 1.0)
+    torch.manual_seed(0)
+    assert mixture.modes(mixture.sample_mixture(4000)) == (8, 1.0)
     two = mixture.MODES[:2].repeat(100, 1)
-    far = torch.zeros(200, 2)
-    assert mixture.modes(torch.cat([two, far])) == (2, 0.5)
+    assert mixture.modes(torch.cat([two * 1.29, torch.zeros(200, 2)])) == (2, 0.5)
+    assert mixture.modes(two * 1.31) == (0, 0.0)
     few = torch.cat([mixture.MODES[:1].repeat(999, 1), mixture.MODES[4:5]])
     assert mixture.modes(few)[0] == 1  # one sample is no mode
 
@@ -329,11 +385,35 @@ def test_density_is_a_map_of_the_plane():
     image = mixture.density(torch.tensor([[1.0, 0.5]]))[0]
     row, col = divmod(image.argmax().item(), 120)
     assert col == pytest.approx(119 * 0.75, abs=1) and row == pytest.approx(119 * 0.375, abs=1)
+    assert image.max() == 1 and image.min() == -1
 
 
-def test_mixture_draws_both(tmp_path, capsys):
-    mixture.main(["--steps", "35", "--out", str(tmp_path / "mixture.png")])
+def test_mixture_draws_both(tmp_path, capsys, monkeypatch):
+    """Two rows a seed: the samples of five moments, and the data."""
+    drawn, right = [], mixture.save_grid
+    monkeypatch.setattr(mixture, "BATCH", 8)
+    monkeypatch.setattr(mixture, "save_grid", lambda *args, **more:
+                        drawn.append((args, more)) or right(*args, **more))
+    out = tmp_path / "mixture.png"
+    mixture.main(["--steps", "35", "--seed", "4", "7", "--out", str(out)])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(", ")[0] for line in lines[:-1]] == ["least squares"] * 5 + [
-        "cross-entropy"] * 5
-    assert (tmp_path / "mixture.png").stat().st_size > 1000
+    rows = [(name, seed) for seed in (4, 7) for name in ("least squares", "cross-entropy")]
+    assert [line.split(": ")[0] for line in lines[:-1]] == [
+        f"{name}, seed {seed}, step {step}" for name, seed in rows for step in (0, 5, 15, 25, 35)]
+    assert lines[-1].startswith(f"wrote {out}") and out.stat().st_size > 1000
+    (_, panels), more = drawn[-1]
+    assert more == {"n_cols": 6, "captions": [f"{name}, seed {seed}" for name, seed in rows]}
+    for i, (name, seed) in enumerate(rows):
+        loss = getattr(mixture, name.replace(" ", "_").replace("-", "_"))
+        for j, x in enumerate(mixture.train(loss, [0, 5, 15, 25, 35], seed)):
+            assert torch.equal(panels[6 * i + j], mixture.density(x))
+            covered, near = mixture.modes(x)
+            assert f": {covered} of 8 modes, {near:.1%}" in lines[5 * i + j]
+        torch.manual_seed(seed)
+        assert torch.equal(panels[6 * i + 5], mixture.density(mixture.sample_mixture(80)))
+
+
+def test_mixture_refuses_too_few_steps(tmp_path, capfd):
+    with pytest.raises(SystemExit):
+        mixture.main(["--steps", "34", "--out", str(tmp_path / "mixture.png")])
+    assert "--steps 34" in capfd.readouterr().err and not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 import inspect
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -362,6 +363,132 @@ def test_swiss_roll():
     assert ((off - off.round()) * 2 * math.pi).abs().mean() < 0.3  # r = t
 
 
+@pytest.mark.parametrize("hidden, width, d_out", [(3, 512, 1), (11, 128, 2)])
+def test_toy_networks(hidden, width, d_out):
+    torch.manual_seed(0)
+    net = toy.mlp(d_out, hidden, width)
+    assert [type(m) for m in net] == [nn.Linear, nn.ReLU] * hidden + [nn.Linear]
+    shapes = [(width, 2), *[(width, width)] * (hidden - 1), (d_out, width)]
+    for layer, (d, d_in) in zip(net[::2], shapes, strict=True):
+        edge = (6 / (d_in + d if layer is net[-1] else d_in)) ** 0.5  # Glorot's, or He's
+        assert layer.weight.shape == (d, d_in) and (layer.bias == 0).all()
+        assert 0.93 * edge < layer.weight.abs().max() <= edge
+        assert layer.weight.std().item() == pytest.approx(edge / 3 ** 0.5, rel=0.12)
+
+
+@pytest.mark.parametrize("train_g", [False, True])
+@pytest.mark.parametrize("clip", [0.05, None])
+def test_a_toys_updates(monkeypatch, clip, train_g):
+    """Two steps, written out again in float64: three updates of D by fresh points, then G's one."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        args = SimpleNamespace(seed=3, hidden=2, width=6, steps=2, n_critic=3, batch_size=5,
+                               lambda_gp=0.1, train_g=train_g)
+        D, x_shown, fakes_shown = toy.learn("swissroll", clip, args)
+        torch.manual_seed(3)
+        G, by_hand = toy.mlp(2, 2, 6), toy.mlp(1, 2, 6)
+        states = {p: [0, 0] for net in (G, by_hand) for p in net.parameters()}
+
+        def update(net, loss, t):
+            for p, g in zip(net.parameters(), torch.autograd.grad(loss, list(net.parameters())),
+                            strict=True):
+                m = states[p]
+                if clip:  # RMSProp as torch has it, 5e-5 [WGAN]
+                    m[1] = 0.99 * m[1] + 0.01 * g ** 2
+                    p.data -= 5e-5 * g / (m[1].sqrt() + 1e-8)
+                else:  # Adam 1e-4, 0 and 0.9 [Alg. 1]
+                    m[1] = 0.9 * m[1] + 0.1 * g ** 2
+                    p.data -= 1e-4 * g / ((m[1] / (1 - 0.9 ** t)).sqrt() + 1e-8)
+
+        def fakes(x):
+            return G(torch.randn_like(x)) if train_g else x + torch.randn_like(x)
+
+        for t in range(1, 7):
+            x = toy.points("swissroll", 5)
+            x_fake = fakes(x).detach()
+            loss = (by_hand(x_fake) - by_hand(x)).mean()
+            if not clip:
+                eps = torch.rand(5, 1)
+                x_hat = (eps * x + (1 - eps) * x_fake).requires_grad_()
+                slope, = torch.autograd.grad(by_hand(x_hat).sum(), x_hat, create_graph=True)
+                loss = loss + 0.1 * (((slope ** 2).sum(1).sqrt() - 1) ** 2).mean()
+            update(by_hand, loss, t)
+            if clip:
+                for p in by_hand.parameters():
+                    p.data = p.data.clip(-0.05, 0.05)
+            if train_g and t % 3 == 0:
+                update(G, -by_hand(fakes(x)).mean(), t // 3)
+        for p, q in zip(D.parameters(), by_hand.parameters(), strict=True):
+            assert torch.allclose(p, q, rtol=0, atol=1e-9)
+        x = toy.points("swissroll", 500)
+        assert torch.equal(x_shown, x)
+        assert torch.allclose(fakes_shown, fakes(x), rtol=0, atol=1e-9)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_gradient_norms():
+    """Of a critic whose every layer doubles: 2^(layers above) times that by the scores, +-1/n."""
+    D = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1),
+                      nn.Flatten(0))
+    with torch.no_grad():
+        for p in D.parameters():
+            p.fill_(2 if p.dim() == 2 else 0)
+    x, x_fake = torch.rand(2, 4, 1) + 1
+    assert toy.gradient_norms(D, x, x_fake) == pytest.approx(
+        [8 ** 0.5 / 4 * factor for factor in (8, 4, 2, 1)])
+    with torch.no_grad():
+        D[0].weight.fill_(1e-30)
+    assert toy.gradient_norms(D, x, x_fake)[0] == pytest.approx(4e-30 * 8 ** 0.5 / 4, 1e-6, 0)
+    assert toy.weights(D).tolist() == pytest.approx([1e-30, 2, 2], 1e-6, 0)
+
+
+def test_plot_of_norms():
+    """A curve from 1e-10 to 1 rises by ten decades, one of 1e3 is flat; each in its colour."""
+    image = toy.plot_norms({"a": [1e-10, 1e-5, 1.0], "b": [1e3, 1e3, 1e3]})
+    a = np.asarray(image).astype(int)
+    rows = []
+    for colour in toy.COLOURS[:2]:
+        near = np.abs(a - [int(colour[i:i + 2], 16) for i in (1, 3, 5)]).sum(2) < 30
+        near[:30] = False  # the legend
+        y, x = np.nonzero(near)
+        rows.append([int(y[np.abs(x - at) < 2].mean()) for at in (52, 277, 502)])
+    rising, flat = rows
+    decade = (rising[0] - rising[2]) / 10
+    assert decade > 10 and max(flat) - min(flat) < 3
+    assert rising[0] - rising[1] == pytest.approx(5 * decade, abs=4)
+    assert rising[2] - flat[2] == pytest.approx(3 * decade, abs=4)
+
+
+def test_plot_of_weights():
+    """Twice as many at the left end as in the middle, none elsewhere."""
+    w = torch.cat([torch.full((20,), -0.0199), torch.full((10,), 1e-4)])
+    a = np.asarray(toy.plot_weights(w, "", 0.02)).astype(int)[24:-21]
+    blue = (np.abs(a - [0x00, 0x72, 0xb2]).sum(2) < 30).sum(0)  # heights of the columns
+    assert blue[1] == pytest.approx(len(a), abs=2) and blue[127] == pytest.approx(len(a) / 2, abs=2)
+    assert (blue[8:120] <= 1).all() and (blue[134:] <= 1).all()
+
+
+def test_figure_1b(tmp_path, monkeypatch, capsys):
+    runs, shown = [], []
+    learn, plot = toy.learn, toy.plot_weights
+    monkeypatch.setattr(toy, "learn", lambda data, clip, args: runs.append(
+        (data, clip, args.train_g, args.hidden)) or learn(data, clip, args))
+    monkeypatch.setattr(toy, "plot_weights", lambda w, text, edge: shown.append(
+        (w.abs().max().item() <= 0.01, text)) or plot(w, text, edge))
+    monkeypatch.setattr(toy, "plot_norms", lambda norms, plot=toy.plot_norms: shown.append(
+        norms) or plot(norms))
+    monkeypatch.chdir(tmp_path)
+    toy.main(["--deep", "--steps", "1", "--n-critic", "2", "--batch-size", "4"])
+    assert runs == [("swissroll", clip, True, 11) for clip in (0.001, 0.01, 0.1, None)]
+    assert shown[:2] == [(True, "clip 0.01"), (False, "gradient penalty")]
+    assert [len(values) for values in shown[2].values()] == [13] * 4  # input, eleven, score
+    assert shown[2]["clip 0.001"][0] < 1e-20 < 1e-18 < shown[2]["clip 0.01"][0] < 1e-10
+    assert 1e-3 < shown[2]["gradient penalty"][0] < 10
+    assert (tmp_path / "runs/wgan_gp/fig1b.png").is_file()
+    assert "clip 0.1: gradient norms" in capsys.readouterr().out
+
+
 def test_toy_draws_both_rows(tmp_path, monkeypatch):
     clipped, penalised = [], []
     right = toy.gradient_penalty
@@ -370,9 +497,9 @@ def test_toy_draws_both_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(toy, "panel", lambda D, *x, right=toy.panel:
                         clipped.append(max(p.abs().max().item() for p in D.parameters()))
                         or right(D, *x, side=40))
-    toy.main(["--steps", "2", "--batch-size", "8", "--data", "gaussians8", "swissroll",
-              "--train-g", "--out", str(tmp_path / "fig1.png")])
-    assert (tmp_path / "fig1.png").is_file()
+    monkeypatch.chdir(tmp_path)
+    toy.main(["--steps", "2", "--batch-size", "8", "--data", "gaussians8", "swissroll"])
+    assert (tmp_path / "runs/wgan_gp/fig1a.png").is_file()
     assert [value <= 0.01 for value in clipped] == [True, True, False, False]
     assert len(penalised) == 2 * 2 * 5
 
