@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import fail  # noqa: E402
-from common.images import save_grid  # noqa: E402
+from common.data import fail
+from common.images import save_grid
 
 Z_DIM, BATCH, LR_G, LR_D = 256, 512, 1e-3, 1e-4  # [authors' code]
 SHOWN = (0, 5, 15, 25, 35)  # thousands of steps, or as many 35ths of --steps: the columns

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from model import Generator
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import Data, fail, load_images
+from common.data import Data, load_images
 from common.images import COLOURS, grid, save_gif, save_grid
 
 NAME = "sagan"
@@ -138,7 +138,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
 
 import zipfile
 
-from common.data import BadFile
+from common.data import BadFile, fail
 from common.images import write_image
 
 

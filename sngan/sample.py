@@ -18,7 +18,7 @@ import torch
 from model import Discriminator, Generator
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import Data, fail, load_images
+from common.data import Data, load_images
 from common.images import grid, save_curves, save_gif, save_grid, write_bytes
 
 NAME = "sngan"
@@ -194,7 +194,7 @@ class Official(argparse.Action):
 
 import zipfile
 
-from common.data import BadFile
+from common.data import BadFile, fail
 from common.images import write_image
 
 

@@ -46,8 +46,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(1, str(ROOT))
-from common import builtin, data  # noqa: E402
-from common.data import Data, fail, load_images  # noqa: E402
+from common import builtin, data
+from common.data import Data, fail, load_images
 
 PAPERS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
 DEVICE = torch.device(torch.accelerator.current_accelerator()

@@ -18,12 +18,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; here se
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
+import numpy as np
+import pytest
+import torch
+from PIL import Image
 
-from common import data  # noqa: E402
+from common import data
 
 PAPERS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
 FEW = {"train": 64, "test": 32}  # built-in pictures in a tiny run: the paper's code, quickly fed

@@ -39,11 +39,11 @@ import torch.nn.functional as F
 from torch import nn
 
 THREADS = torch.get_num_threads()
-from conftest import ROOT, load  # noqa: E402  it finds common/, too
+from conftest import ROOT, load  # it finds common/, too
 
-from common import builtin  # noqa: E402
-from common.builtin import PARTS  # noqa: E402
-from common.data import (  # noqa: E402
+from common import builtin
+from common.builtin import PARTS
+from common.data import (
     BUILTIN,
     FIRST_BUILTIN,
     N_BUILTIN,
@@ -53,7 +53,7 @@ from common.data import (  # noqa: E402
     load_labelled,
     load_pairs,
 )
-from common.images import PALETTE, to_uint8  # noqa: E402
+from common.images import PALETTE, to_uint8
 
 PAPERS = sorted(path.parent.name for path in ROOT.glob("*/sample.py"))
 MIN_SAMPLES = 1000  # the covariance of 64 features takes some

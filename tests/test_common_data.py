@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import builtin, data  # noqa: E402
-from common.images import PALETTE  # noqa: E402
+from common import builtin, data
+from common.images import PALETTE
 
 
 def write(folder, *names, size=(8, 8), colour=None, mode="RGB"):

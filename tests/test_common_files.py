@@ -19,9 +19,9 @@ from PIL import Image
 from test_common_data import error, identity, write
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import data, folders, images, published  # noqa: E402
-from common import photos as module  # noqa: E402
-from common.photos import read_photos  # noqa: E402
+from common import data, folders, images, published
+from common import photos as module
+from common.photos import read_photos
 
 # Folders as they come
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import images  # noqa: E402
+from common import images
 
 
 def save(path, array, mode=None, **options):

@@ -335,40 +335,34 @@ def test_mixture_losses():
     assert torch.allclose(mixture.cross_entropy(real, 0.0), -(1 - D).log().mean(), atol=1e-5)
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.parametrize("name", ["least_squares", "cross_entropy"])
-def test_mixture_updates_both_at_once(float64, monkeypatch, name):
+def test_mixture_updates_both_at_once(monkeypatch, name):
     """Three steps, written out again: one batch, both gradients at the same weights, Adam."""
     monkeypatch.setattr(mixture, "BATCH", 8)
     monkeypatch.setattr(mixture, "MODES", mixture.MODES.double())
-    samples = list(mixture.train(getattr(mixture, name), [0, 1, 3], seed=5))
-    torch.manual_seed(5)
-    G, D = mixture.mlp(256, 2), mixture.mlp(2, 1)
-    z_shown, expected = torch.randn(80, 256), []
-    moments = {p: [0, 0, lr] for net, lr in ((G, 1e-3), (D, 1e-4)) for p in net.parameters()}
-    for t in range(1, 5):
-        expected.append(G(z_shown))
-        x, z = mixture.sample_mixture(8), torch.randn(8, 256)
-        real, fake = D(x), D(G(z))
-        if name == "least_squares":
-            loss_d = ((real - 1) ** 2).mean() / 2 + (fake ** 2).mean() / 2
-            loss_g = ((fake - 1) ** 2).mean() / 2
-        else:
-            loss_d = -real.sigmoid().log().mean() - (1 - fake.sigmoid()).log().mean()
-            loss_g = -fake.sigmoid().log().mean()
-        grads = (*torch.autograd.grad(loss_g, list(G.parameters()), retain_graph=True),
-                 *torch.autograd.grad(loss_d, list(D.parameters())))
-        for (p, m), g in zip(moments.items(), grads, strict=True):
-            m[:2] = 0.5 * m[0] + 0.5 * g, 0.999 * m[1] + 0.001 * g ** 2
-            p.data -= m[2] * m[0] / (1 - 0.5 ** t) / ((m[1] / (1 - 0.999 ** t)).sqrt() + 1e-8)
-    for x, i in zip(samples, (0, 1, 3), strict=True):
-        assert not x.requires_grad and torch.allclose(x, expected[i], rtol=0, atol=1e-9)
+    with float64():
+        samples = list(mixture.train(getattr(mixture, name), [0, 1, 3], seed=5))
+        torch.manual_seed(5)
+        G, D = mixture.mlp(256, 2), mixture.mlp(2, 1)
+        z_shown, expected = torch.randn(80, 256), []
+        moments = {p: [0, 0, lr] for net, lr in ((G, 1e-3), (D, 1e-4)) for p in net.parameters()}
+        for t in range(1, 5):
+            expected.append(G(z_shown))
+            x, z = mixture.sample_mixture(8), torch.randn(8, 256)
+            real, fake = D(x), D(G(z))
+            if name == "least_squares":
+                loss_d = ((real - 1) ** 2).mean() / 2 + (fake ** 2).mean() / 2
+                loss_g = ((fake - 1) ** 2).mean() / 2
+            else:
+                loss_d = -real.sigmoid().log().mean() - (1 - fake.sigmoid()).log().mean()
+                loss_g = -fake.sigmoid().log().mean()
+            grads = (*torch.autograd.grad(loss_g, list(G.parameters()), retain_graph=True),
+                     *torch.autograd.grad(loss_d, list(D.parameters())))
+            for (p, m), g in zip(moments.items(), grads, strict=True):
+                m[:2] = 0.5 * m[0] + 0.5 * g, 0.999 * m[1] + 0.001 * g ** 2
+                p.data -= m[2] * m[0] / (1 - 0.5 ** t) / ((m[1] / (1 - 0.999 ** t)).sqrt() + 1e-8)
+        for x, i in zip(samples, (0, 1, 3), strict=True):
+            assert not x.requires_grad and torch.allclose(x, expected[i], rtol=0, atol=1e-9)
 
 
 def test_modes():

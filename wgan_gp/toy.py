@@ -24,8 +24,8 @@ from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import fail  # noqa: E402
-from common.images import write_image  # noqa: E402
+from common.data import fail
+from common.images import write_image
 
 SETS = ("gaussians8", "gaussians25", "swissroll")
 EDGE = 2.5  # a panel shows [-EDGE, EDGE]^2
