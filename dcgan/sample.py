@@ -97,10 +97,10 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     # Fig. 4: from each of nine random points to the next
     torch.manual_seed(args.seed)
     ends = sample_z(9, run["z_dim"], device)
-    rows = [torch.lerp(ends[i], ends[i + 1], t) for i in range(8) for t in torch.linspace(0, 1, 10)]
-    save_grid(out / "fig4.png", G(torch.stack(rows)), n_cols=10, scale=2)
+    rows = [torch.lerp(ends[:-1], ends[1:], t) for t in torch.linspace(0, 1, 10).tolist()]
+    save_grid(out / "fig4.png", G(torch.stack(rows, 1).flatten(0, 1)), n_cols=10, scale=2)
     save_gif(out / "walk.gif", [grid(G(torch.lerp(ends[:-1], ends[1:], t)), scale=2)
-                                for t in torch.linspace(0, 1, args.frames)])
+                                for t in torch.linspace(0, 1, args.frames).tolist()])
 
     # Fig. 7: the exemplars are the user's, or with the drawn faces those with known attributes
     z = sample_z(1000, run["z_dim"], device)
