@@ -4,7 +4,6 @@ import itertools
 import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from functools import partial
@@ -268,9 +267,17 @@ def test_workers_outlive_the_signals_of_their_group(ten, streamed):
     for name in ("-INT", "-TERM", "-TERM"):
         subprocess.run(["kill", name, *pids], check=True)
         assert len(take(10, batches)) == 10
-    os.kill(int(pids[0]), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("raised", [OSError(28, "No space left"), RuntimeError("is killed")])
+def test_readers_that_fail_are_no_full_disk(ten, streamed, raised):
+    """Their shared memory may be full, or one may be killed: torch says so by these errors."""
+    def broken():
+        raise raised
+        yield
+    images = data.load_images(ten, 8, workers=2)
     with pytest.raises(data.BadFile, match="its 2 readers failed .*--workers 0 reads without"):
-        take(100, batches)  # and not an OSError, which would be taken for a full disk
+        next(images._streamed(broken()))
 
 
 @pytest.mark.parametrize("kept", [False, True])
