@@ -14,7 +14,7 @@ import torch
 from model import Discriminator, Generator
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import Data, fail, load_images
+from common.data import Data, load_images
 from common.images import grid, save_gif, save_grid
 
 NAME = "began"

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from model import Discriminator, Generator
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import Data, fail, load_images, load_labelled
+from common.data import Data, load_images, load_labelled
 from common.images import grid, save_curves, save_gif, save_grid, write_bytes
 
 NAME = "infogan"
