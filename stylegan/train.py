@@ -52,9 +52,11 @@ def settings(add) -> None:
     add("--lr",              2e-3,   1e-3, "Adam's learning rate up to 64x64, then up to three "
         "times that. Departure: 0.002, for some thousand updates [App. C]")
     add("--gamma",            1.0,   10.0, "R1's weight. Departure: 1, for few pixels [App. C]")
+    add("--r1-at-size",     False,   True, "R1 by the pixels of SIZE: (size now / SIZE)^2 as much. "
+        "Departure: by those of the size now [authors' code]")
     add("--ema-kimg",         1.0,   10.0, "thousands of images in which the mean of G forgets "
         "half. Departure: 1, for runs of some ten [authors' code]", low=0.001)
-    add("--kimg",            80.0, 25e3, "thousands of images shown to D [App. C]", low=0.001)
+    add("--kimg",            80.0,   25e3, "thousands of images shown to D [App. C]", low=0.001)
     add("--phase-kimg",      12.0,  600.0, "thousands at one resolution, then of fading to the "
         "next; 0: all at SIZE [authors' code]")
     add("--steps",              0,      0, "updates of G; 0: what --kimg takes", low=0)
@@ -196,6 +198,7 @@ def train(args: argparse.Namespace) -> None:
             opt_d.state.clear()
         for group in opt_g.param_groups + opt_d.param_groups:
             group["lr"] = args.lr * LR_FACTOR.get(size, 1)
+        gamma = args.gamma * (size / args.size) ** 2 if args.r1_at_size else args.gamma
         x = torch.cat([shrink(next(batches), size, alpha) for _ in range(n // args.batch_size)])
         flip = torch.rand(n, 1, 1, 1, device=run.device)[run.rank::run.world] < 0.5
         x = torch.where(flip, x.flip(3), x) if args.mirror else x
@@ -209,7 +212,7 @@ def train(args: argparse.Namespace) -> None:
             with torch.no_grad():
                 x_fake = G(*latent, size, alpha)
             real, fake = D(x_real, alpha), D(x_fake, alpha)
-            penalty = args.gamma / 2 * r1(real, x_real)
+            penalty = gamma / 2 * r1(real, x_real)
             loss_d = d_loss(real, fake) + penalty
             (loss_d / args.accumulate).backward()
         run.average(p.grad for p in D.parameters())

@@ -86,7 +86,8 @@ def test_the_papers_setting():
         {k: v.shape for k, v in net.items()} for net in theirs]
     assert (args.z_dim, args.noise_lr, G.epilogues[0].noise_lr) == (512, 1, 1)
     assert (args.kimg, args.phase_kimg, args.batch_size, args.lr) == (25_000, 600, 32, 1e-3)
-    assert (args.gamma, args.mixing, args.ema_kimg, args.mirror) == (10, 0.9, 10, True)
+    assert (args.gamma, args.mixing, args.ema_kimg) == (10, 0.9, 10)
+    assert args.mirror and args.r1_at_size
 
 
 # The networks: layers
@@ -363,10 +364,13 @@ def sharp(monkeypatch):
         yield
 
 
-def test_steps(sharp, tmp_path):
-    """8x8; 16x16, fading in, twice; and there, twice: new phases in steps 2 and 4."""
+@pytest.mark.parametrize("at_size", [False, True])
+def test_steps(sharp, tmp_path, at_size):
+    """8x8; 16x16, fading in, twice; and there, twice: new phases in steps 2 and 4. at_size: as in
+    the authors' code D shrinks reals that were blown up, and R1 is by the pixels of those."""
     steps = [(8, 1.0, 16), (16, 1 / 15, 8), (16, 9 / 15, 8), (16, 1.0, 8), (16, 1.0, 8)]
-    go(tmp_path / "run", "--steps", 5, "--gamma", 6, "--ema-kimg", 0.02, "--mirror", "--lr", 0.02)
+    go(tmp_path / "run", "--steps", 5, "--gamma", 6, "--ema-kimg", 0.02, "--mirror", "--lr", 0.02,
+       *["--r1-at-size"] * at_size)
     torch.manual_seed(0)
     torch.randn(64, 8)  # the run's fixed z
     G, D = model.Generator(16, 3, 8, 8, 512, 8, 2, "F", 0.1), model.Discriminator(16, 3, 512, 8)
@@ -387,8 +391,10 @@ def test_steps(sharp, tmp_path):
         z, z2, crossover, noise = plain_draw(n, size)
         w_avg = 0.995 * w_avg + 0.005 * plain_mapping(g, z).mean(0).detach()
         x_fake = plain_g(g, z, z2, crossover, noise, size, alpha, 0.1).detach()
-        x.requires_grad_()
-        real, fake = plain_d(d, x, alpha), plain_d(d, x_fake, alpha)
+        blown_up = 16 // size if at_size else 1
+        x = F.interpolate(x, scale_factor=blown_up).requires_grad_()
+        real = plain_d(d, F.avg_pool2d(x, blown_up), alpha)
+        fake = plain_d(d, x_fake, alpha)
         grad, = torch.autograd.grad(real.sum(), x, create_graph=True)
         penalty = 3 * grad.square().sum((1, 2, 3)).mean()
         loss_d = -real.sigmoid().log().mean() - (1 - fake.sigmoid()).log().mean() + penalty
