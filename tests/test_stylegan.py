@@ -550,6 +550,7 @@ def test_figures(figures):
     def x(psi):  # in all layers
         return sample.paint(G, ckpt, G.styles(G.w_avg + psi * (w - G.w_avg)))
 
+    torch.testing.assert_close(G.state_dict(), ckpt["G_ema"], rtol=0, atol=0)
     last = train.sample(G, ckpt["z_fixed"], 16, ckpt["alpha"])
     assert torch.allclose(grids["samples.png"].flatten(0, 1), last, atol=1e-5)
     assert torch.allclose(grids["fig3.png"][0, 1:], x(1)[6:11], atol=1e-5)
