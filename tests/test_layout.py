@@ -358,21 +358,6 @@ def test_resume_is_exact(paper, done, place):
     assert_same_run(out, done.out)
 
 
-def test_resume_at_the_end_changes_nothing(paper, done, place):
-    shutil.copytree(done.out, place / "run")
-    assert main(paper, "--out", "run", "--resume") == 0
-    assert_same_run(place / "run", done.out)
-
-
-def test_resume_bears_with_half_written_and_with_missing_pictures(paper, done, place):
-    shutil.copytree(done.out, place / "run")
-    litter = place / "run" / "samples" / ".part-000004.png"  # of a kill
-    litter.write_bytes(b"half a picture")
-    assert main(paper, "--out", "run", "--resume") == 0
-    shutil.rmtree(litter.parent)
-    assert main(paper, "--out", "run", "--resume") == 0
-
-
 def test_resume_takes_new_flags(paper, done, place):
     lr = parser(paper).get_default("lr")
     assert main(paper, *tiny(paper, "run", "--steps", 7)) == 0
@@ -515,6 +500,21 @@ def source(small_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("source") / "run"
     assert main("dcgan", *tiny("dcgan", out)) == 0
     return out
+
+
+def test_resume_at_the_end_changes_nothing(source, place):
+    shutil.copytree(source, place / "run")
+    assert main("dcgan", "--out", "run", "--resume") == 0
+    assert_same_run(place / "run", source)
+
+
+def test_resume_bears_with_half_written_and_with_missing_pictures(source, place):
+    shutil.copytree(source, place / "run")
+    litter = place / "run" / "samples" / ".part-000004.png"  # of a kill
+    litter.write_bytes(b"half a picture")
+    assert main("dcgan", "--out", "run", "--resume") == 0
+    shutil.rmtree(litter.parent)
+    assert main("dcgan", "--out", "run", "--resume") == 0
 
 
 def test_one_run_a_folder(place, refuse):
@@ -666,28 +666,36 @@ def test_a_run_is_not_overwritten(paper, done, place, refuse):
     assert "--resume" in line and "--out" in line and str(place / "run/ckpt.pt") in line
 
 
+@pytest.mark.parametrize("paper", SOURCES)
 @pytest.mark.parametrize("flags, says", [
-    ("--size 33", "33"), ("--steps 0", "0"), ("--steps many", "many"), ("--batch-size 0", "0"),
-    ("--nonsense", "--nonsense"), ("--device nonsense", "nonsense"),
+    ("--size 33", "33"), ("--steps 0.5", "0.5"), ("--steps many", "many"), ("--batch-size 0", "0"),
+    ("--nonsense", "--nonsense"), ("--device nonsense", "nonsense"), ("--device meta", "meta"),
     ("--lr -1", "-1"), ("--lr nan", "nan"), ("--seed -1", "-1"), (f"--seed {10**20}", f"{10**20}"),
-    ("--data ./nowhere", "nowhere"), ("--data digitss", "digits"), ("--data facess", "faces"),
-    ("--data empty", "empty"), ("--data few", "--batch-size"), ("--data cut", "--skip-bad"),
+    (f"--steps {10**19}", f"{10**19}"), ("--data digitss", "digits"), ("--data facess", "faces"),
     ("--out file/run", "file/run"), ("--resume", "no checkpoint")], ids=lambda text: text)
 def test_wrong_flags(paper, place, refuse, flags, says):
     (place / "file").write_text("in the way")
+    assert says in refuse(paper, *tiny(paper, "run", *flags.split()))
+
+
+@pytest.mark.parametrize("folder, says", [
+    ("nowhere", "nowhere"), ("empty", "empty"), ("few", "--batch-size"), ("cut", "--skip-bad")])
+def test_wrong_data(paper, place, refuse, folder, says):
     (place / "empty").mkdir()
     write_data(paper, place / "few", 1)
     cut(write_data(paper, place / "cut", 8)[3])
-    assert says in refuse(paper, *tiny(paper, "run", *flags.split()))
+    assert says in refuse(paper, *tiny(paper, "run", "--data", f"./{folder}"))
 
 
 @pytest.mark.parametrize("flags, says", [
     ("--n many", "many"), ("--n 0", "0"), ("--n -1", "-1"), ("--nonsense", "--nonsense"),
+    (f"--seed {10**20}", f"{10**20}"), ("--device meta", "meta"), ("--frames 1", "--frames"),
     ("--n 3 --each file/pngs", "file/pngs"), ("--out file/figures", "file/figures")],
     ids=lambda text: text)
-def test_wrong_flags_of_sample(paper, done, place, refuse, flags, says):
+def test_wrong_flags_of_sample(source, place, refuse, flags, says):
     (place / "file").write_text("in the way")
-    assert says in refuse(paper, "--ckpt", done.ckpt, *flags.split(), script="sample.py")
+    assert says in refuse("dcgan", "--ckpt", source / "ckpt.pt", *flags.split(),
+                          script="sample.py")
 
 
 def cut(path: Path) -> None:
