@@ -292,6 +292,7 @@ def test_commands_of_the_readme_run(paper, place, capfd):
                 write_data(folder, Path(flags[at]), 8)
             out = "runs/" + (paper if number == 0 or "--resume" in flags else f"{number}")
             wide = ["--size", 32] if "--paper" in flags else []  # its networks look at 32 at least
+            wide += ["--accumulate", 1] if "--accumulate" in flags else []  # batches are tiny, too
             flags += (["--steps", 3] if "--resume" in flags else
                       tiny(paper, out, "--steps", 2, *wide))
         elif "--n" in flags:
@@ -668,7 +669,7 @@ def test_a_run_is_not_overwritten(paper, done, place, refuse):
 
 @pytest.mark.parametrize("paper", SOURCES)
 @pytest.mark.parametrize("flags, says", [
-    ("--size 33", "33"), ("--steps 0.5", "0.5"), ("--steps many", "many"), ("--batch-size 0", "0"),
+    ("--size 33", "33"), ("--steps -1", "-1"), ("--steps many", "many"), ("--batch-size 0", "0"),
     ("--nonsense", "--nonsense"), ("--device nonsense", "nonsense"), ("--device meta", "meta"),
     ("--lr -1", "-1"), ("--lr nan", "nan"), ("--seed -1", "-1"), (f"--seed {10**20}", f"{10**20}"),
     (f"--steps {10**19}", f"{10**19}"), ("--data digitss", "digits"), ("--data facess", "faces"),
