@@ -184,7 +184,8 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     film = [torch.lerp(ends[int(t)], ends[int(t) + 1], t % 1) for t in at]
     save_gif(out / "walk.gif", [grid(paint(G, ckpt, frame), 4, scale=2) for frame in film],
              hold=0.12)
-    print(f"wrote samples.png, fig3.png, fig4.png, fig5.png, fig8.png, walk.gif to {out}")
+    noisy = "fig4.png, fig5.png, " if G.epilogues[0].noise is not None else ""
+    print(f"wrote samples.png, fig3.png, {noisy}fig8.png, walk.gif to {out}")
     if args.ppl > 0:
         print(f"path length, {args.ppl} pairs, pixels:", ", ".join(
             f"{space} {'full' if full else 'end'} " +
