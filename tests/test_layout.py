@@ -610,7 +610,7 @@ def test_train_in_a_thread(source, place):
 def test_resume_refuses_other_classes_in_the_same_number(place, refuse):
     for i, names in enumerate((("a", "b"), ("b", "c"))):
         for name in names:
-            write_data("cgan", place / f"{i}" / name, 4)
+            write_data("dcgan", place / f"{i}" / name, 4)
     assert main("cgan", *tiny("cgan", "run", "--data", "0", "--steps", 2)) == 0
     line = refuse("cgan", "--out", "run", "--resume", "--data", "1", "--steps", 3)
     assert "classes" in line
