@@ -207,6 +207,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any name
     try:
         main()
     except (BadFile, OSError) as e:  # a folder that cannot be written, a full disk, a broken file

@@ -118,7 +118,7 @@ from datetime import timedelta
 
 from torch.nn.utils import parameters_to_vector
 
-from common.data import BadFile, fail
+from common.data import BadFile, fail, portable
 from common.images import numbered, save_curves, save_gif, save_grid, write_bytes
 
 
@@ -339,7 +339,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--workers", 4, 4, "readers of a set too large to keep", low=0)
     add("--seed", 0, 0, "of weights, noise, the data's order", low=0, below=2**32)
     add("--device", str(best), str(best), "cuda, mps or cpu; the best there is")
-    p.add_argument("--data-root", type=os.path.abspath, help="for downloads; else data/ in here")
+    p.add_argument("--data-root", type=portable, help="for downloads; else data/ in here")
     add("--out", f"runs/{NAME}", f"runs/{NAME}", "the folder of this run")
     add("--skip-bad", False, False, "leave unreadable images out, do not stop")
     add("--paper", False, False, f"the paper's scale: {SCALE}")

@@ -1,7 +1,7 @@
 """SNGAN: Spectral Normalization for Generative Adversarial Networks. Miyato, Kataoka, Koyama,
 Yoshida. ICLR 2018, arXiv 1802.05957.
 
-    python sngan/train.py                                    drawn faces, minutes on two cores
+    python sngan/train.py                                    drawn digits, minutes on two cores
     python sngan/train.py --data path/to/images --size 64    your own, of classes: --conditional
     python sngan/train.py --paper                            the paper's CIFAR-10
     python sngan/train.py --resume                           goes on where the last run stopped
@@ -26,7 +26,7 @@ NAME = "sngan"
 
 def settings(add) -> None:
     #    flag             here  --paper    what it is [where the paper has it]
-    add("--data",         "faces", "cifar10", "a set by its name, or a folder [Sec. 4]")
+    add("--data",        "digits", "cifar10", "a set by its name, or a folder [Sec. 4]")
     add("--size",              32,      32, "height and width [Sec. 4]", (32, 48, 64, 128))
     add("--conditional",    False,   False, "G and D are told the class [1802.05637]")
     add("--arch",        "resnet", "resnet", "networks of Table 4 or Table 3", ("resnet", "cnn"))
@@ -36,13 +36,13 @@ def settings(add) -> None:
     add("--clip",             0.0,     0.0, "bound of D's weights, 0.01 in Fig. 3; 0: none")
     add("--hinge",           True,    True, "loss of Eqs. 16, 17; without: of Eq. 15")
     add("--z-dim",            128,     128, "length of z [Table 3]")
-    add("--batch-size",        32,      64, "images D is shown an update; G twice [authors' code]")
-    add("--n-dis",              5,       5, "updates of D a step [Sec. 4; Table 1: 5 or 1]")
+    add("--batch-size",        16,      64, "images D is shown an update; G twice [authors' code]")
+    add("--n-dis",              2,       5, "updates of D a step [Sec. 4; Table 1: 5 or 1]")
     add("--lr",              2e-4,    2e-4, "alpha, Adam's learning rate [Table 1, C]")
     add("--beta1",            0.0,     0.0, "Adam's beta1 [authors' code]", below=1)
     add("--beta2",            0.9,     0.9, "Adam's beta2 [authors' code]", below=1)
     add("--decay",              0,  50_000, "last steps, in which lr falls linearly to 0", low=0)
-    add("--steps",           2000,  50_000, "updates of G [authors' code]; 100,000 of cnn [Sec. 4]")
+    add("--steps",           3000,  50_000, "updates of G [authors' code]; 100,000 of cnn [Sec. 4]")
     add("--log-every",         25,     100, "steps between rows of log.csv")
     add("--sample-every",     100,    1000, "steps between sample grids")
     add("--save-every",       250,    1000, "steps between checkpoints")
@@ -148,7 +148,7 @@ from datetime import timedelta
 
 from torch.nn.utils import parameters_to_vector
 
-from common.data import BadFile, fail
+from common.data import BadFile, fail, portable
 from common.images import numbered, save_curves, save_gif, save_grid, write_bytes
 
 
@@ -369,7 +369,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--workers", 4, 4, "readers of a set too large to keep", low=0)
     add("--seed", 0, 0, "of weights, noise, the data's order", low=0, below=2**32)
     add("--device", str(best), str(best), "cuda, mps or cpu; the best there is")
-    p.add_argument("--data-root", type=os.path.abspath, help="for downloads; else data/ in here")
+    p.add_argument("--data-root", type=portable, help="for downloads; else data/ in here")
     add("--out", f"runs/{NAME}", f"runs/{NAME}", "the folder of this run")
     add("--skip-bad", False, False, "leave unreadable images out, do not stop")
     add("--paper", False, False, f"the paper's scale: {SCALE}")

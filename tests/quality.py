@@ -189,7 +189,7 @@ def assess(paper: str, args: argparse.Namespace, judges: dict) -> list[str]:
              "give its own --data")
 
     asked, given = "-", {}
-    if "y" in inspect.signature(sample.generate).parameters:
+    if "y" in inspect.signature(sample.generate).parameters and run.get("conditional", True):
         given["y"] = torch.arange(args.n) % judge.n_classes
     features, p = judge(torch.cat(list(sample.generate(G, ckpt, args.n, args.seed, **given))))
     if given:
