@@ -73,7 +73,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     torch.manual_seed(args.seed)
     ends = sample_z(9, run["z_dim"], device)
     save_gif(out / "walk.gif", [grid(G(torch.lerp(ends[:-1], ends[1:], t)), scale=2)
-                                for t in torch.linspace(0, 1, args.frames)])
+                                for t in torch.linspace(0, 1, args.frames).tolist()])
     print(f"wrote samples.png, walk.gif to {out}")
 
     # Fig. 9: the same z in every row

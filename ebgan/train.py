@@ -3,7 +3,7 @@ arXiv 1609.03126.
 
     python ebgan/train.py                               drawn digits, minutes on two cores
     python ebgan/train.py --pt 0.1 --out runs/ebgan-pt  EBGAN-PT, with the pulling-away term
-    python ebgan/train.py --data mnist                  the paper's network for MNIST
+    python ebgan/train.py --data mnist --width-g 800 --width-d 1024 --margin 10 --batch-size 100
     python ebgan/train.py --paper                       the paper's own scale: CelebA at 64 px
     python ebgan/train.py --resume                      goes on where the last run stopped
 
@@ -30,20 +30,20 @@ def settings(add) -> None:
     add("--data",        "digits", "celeba", "a set by its name, or a folder [Sec. 4]")
     add("--size",              28,      64, "height and width [Sec. 4]", (28, 32, 64, 128, 256))
     add("--arch",           "mlp",  "conv", "networks of MNIST, or of photos", ("mlp", "conv"))
+    add("--width-g",          400,      64, "sizeG, 800 [App. C]; conv: G's maps at its last layer")
+    add("--width-d",          512,      64, "sizeD, 1024 [App. C]; conv: D's maps after its first")
     add("--layers-g",           5,       5, "mlp: nLayerG [Fig. 9]", low=2)
-    add("--width-g",          800,      64, "mlp: sizeG [App. C]; conv: G's maps at its last layer")
     add("--layers-d",           2,       2, "mlp: nLayerD, of both halves [Fig. 9]", low=2)
-    add("--width-d",         1024,      64, "mlp: sizeD [App. C]; conv: D's maps after its first")
     add("--z-dim",            100,     100, "length of z [ours]")
-    add("--margin",          10.0,    20.0, "m [App. D]; LSUN 80, ImageNet at 128 px 40")
+    add("--margin",           5.0,    20.0, "m; 10 for MNIST, 20 CelebA, 80 LSUN [App. C, D]")
     add("--pt",               0.0,     0.0, "weight of the pulling-away term; 0.1 [App. F]")
-    add("--batch-size",       100,     128, "images a step [ours]")
+    add("--batch-size",        64,     128, "images a step [ours]")
     add("--lr",              1e-3,    2e-4, "Adam's learning rate [App. C; conv: DCGAN's]")
     add("--beta1",            0.9,     0.5, "Adam's beta1 [torch's; conv: DCGAN's]", below=1)
-    add("--steps",           3000,  31_791, "updates of G; 25 epochs of 162,770 images [ours]")
-    add("--log-every",         25,     100, "steps between rows of log.csv")
-    add("--sample-every",     100,    1000, "steps between sample grids")
-    add("--save-every",       250,    1000, "steps between checkpoints")
+    add("--steps",         12_000,  31_791, "updates of G; 25 epochs of 162,770 images [ours]")
+    add("--log-every",         50,     100, "steps between rows of log.csv")
+    add("--sample-every",     500,    1000, "steps between sample grids")
+    add("--save-every",       500,    1000, "steps between checkpoints")
 
 
 def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -143,7 +143,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     z_to, c_to = z.roll(1, 0), c.clone()
     c_to[:, u] = c.roll(1, 0)[:, u]
     save_gif(out / "walk.gif", [grid(G(torch.lerp(z, z_to, t), torch.lerp(c, c_to, t)), k, scale=2)
-                                for t in torch.linspace(0, 1, args.frames)])
+                                for t in torch.linspace(0, 1, args.frames).tolist()])
 
     # Fig. 1, from the log.csv of both runs
     if args.regular:
