@@ -35,7 +35,7 @@ def settings(add) -> None:
     add("--batch-size",        64,     128, "images a step [App. C]")
     add("--lr",              2e-4,    2e-4, "Adam's learning rate, D and Q [App. C.1]")
     add("--lr-g",            1e-3,    1e-3, "Adam's learning rate, G [App. C.1]")
-    add("--lambda-info",      1.0,     1.0, "lambda, weight of L_I [Eq. 6; 1: authors' code]")
+    add("--lambda-cont",      1.0,     1.0, "lambda of continuous codes, else 1 [authors' code]")
     add("--fix-std",         True,    True, "Q's deviation is 1 [authors' code], or learnt")
     add("--regular",        False,   False, "no L_I for G: a GAN with an auxiliary Q [Fig. 1]")
     add("--steps",           3000,    5000, "updates of G; 50 times 100 [authors' code]")
@@ -107,7 +107,7 @@ def train(args: argparse.Namespace) -> None:
             x_fake = G(z, c)
         (real, _), (fake, q) = D(x), D(x_fake)
         disc, cont = information(q, c, k, n, args.fix_std)
-        loss_d = d_loss(real, fake) - args.lambda_info * (disc + cont)
+        loss_d = d_loss(real, fake) - disc - args.lambda_cont * cont
         opt_d.zero_grad()
         loss_d.backward()
         opt_d.step()
@@ -117,7 +117,7 @@ def train(args: argparse.Namespace) -> None:
         D.requires_grad_(False)
         again, q = D(G(z, c))
         disc, cont = information(q, c, k, n, args.fix_std)
-        loss_g = g_loss(again) - (not args.regular) * args.lambda_info * (disc + cont)  # Eq. 6
+        loss_g = g_loss(again) - (not args.regular) * (disc + args.lambda_cont * cont)  # Eq. 6
         opt_g.zero_grad()
         loss_g.backward()
         opt_g.step()
