@@ -79,8 +79,8 @@ def find_z(G: Generator, x: torch.Tensor, z_dim: int, c: float, n_steps: int) ->
 def interpolations(G: Generator, x: torch.Tensor, z: torch.Tensor, c: float) -> torch.Tensor:
     """Fig. 4, a row for each pair of neighbours: the first, eight G(z) between the two, the second.
     """
-    between = torch.stack([torch.lerp(z[::2], z[1::2], t) for t in torch.linspace(0, 1, 8)], 1)
-    between = G(between.flatten(0, 1), c).unflatten(0, (-1, 8))
+    ways = [torch.lerp(z[::2], z[1::2], t) for t in torch.linspace(0, 1, 8).tolist()]
+    between = G(torch.stack(ways, 1).flatten(0, 1), c).unflatten(0, (-1, 8))
     return torch.cat([x[::2, None], between, x[1::2, None]], 1).flatten(0, 1)
 
 
@@ -90,7 +90,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     torch.manual_seed(args.seed)
     ends = sample_z(9, run["z_dim"], device)
     save_gif(out / "walk.gif", [grid(G(torch.lerp(ends[:-1], ends[1:], t), c), scale=2)
-                                for t in torch.linspace(0, 1, args.frames)])
+                                for t in torch.linspace(0, 1, args.frames).tolist()])
     print(f"wrote samples.png, walk.gif to {out}")
 
     # Fig. 3: samples by gamma, 16 of each run

@@ -83,7 +83,7 @@ def sweep(z: torch.Tensor, c: torch.Tensor, code: int, run: dict) -> tuple[torch
 
 def rows_of_figure_2(code: int, run: dict, device) -> tuple[torch.Tensor, torch.Tensor]:
     """Of a categorical code five random rows; of a continuous one, each value of c1 with one z."""
-    if code < run["n_categorical"] or not run["n_categorical"]:
+    if code < run["n_categorical"]:
         return sample_z(5, run["z_dim"], device), sample_c(5, run, device)
     k = run["categorical"]
     z, c = sample_z(1, run["z_dim"], device).repeat(k, 1), sample_c(1, run, device).repeat(k, 1)
@@ -137,13 +137,12 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     # From each of k points to the next, through z and the continuous codes
     torch.manual_seed(args.seed)
     z, c = sample_z(k, run["z_dim"], device), sample_c(k, run, device)
-    if run["n_categorical"]:
-        c[:, :k] = torch.eye(k)
+    c[:, :k] = torch.eye(k)
     u = slice(n_codes(run) - run["continuous"], None)
     z_to, c_to = z.roll(1, 0), c.clone()
     c_to[:, u] = c.roll(1, 0)[:, u]
     save_gif(out / "walk.gif", [grid(G(torch.lerp(z, z_to, t), torch.lerp(c, c_to, t)), k, scale=2)
-                                for t in torch.linspace(0, 1, args.frames)])
+                                for t in torch.linspace(0, 1, args.frames).tolist()])
 
     # Fig. 1, from the log.csv of both runs
     if args.regular:
@@ -155,7 +154,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
         save_curves(out / "fig1.png", out / "fig1.csv")
     print(f"wrote samples.png, fig2-c*.png, walk.gif{', fig1.png, fig2b.png' * bool(args.regular)} "
           f"to {out}")
-    if run["n_categorical"] and ckpt["classes"]:
+    if ckpt["classes"]:
         classify(ckpt)
 
 

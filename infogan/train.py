@@ -2,12 +2,10 @@
 Nets. Chen, Duan, Houthooft, Schulman, Sutskever, Abbeel. NIPS 2016, arXiv 1606.03657.
 
     python infogan/train.py                                  drawn digits, minutes on two cores
-    python infogan/train.py --regular --out runs/gan-with-q  Fig. 1's other curve
     python infogan/train.py --paper --data mnist             the paper's own scale
     python infogan/train.py --resume                         goes on where the last run stopped
 
-What this paper changes: part of G's input is a code c, and Q, on top of D's layers, has to read
-c from the picture: a lower bound L_I of their mutual information is added to the game (Eq. 6).
+What this paper changes: Q, on D's layers, reads from the picture a code that G was given (Eq. 6).
 The paper ends at the ruled line; below it is the run: flags, files, messages.
 """
 import argparse
@@ -32,14 +30,12 @@ def settings(add) -> None:
     add("--width",             32,      64, "channels after D's first layer [Table 1]")
     add("--z-dim",             62,      62, "length of z [App. C.1]")
     add("--categorical",       10,      10, "values of a categorical code [Sec. 7.2]", low=2)
-    add("--n-categorical",      1,       1, "such codes; SVHN 4, CelebA 10 [Sec. 7.2]", low=0)
+    add("--n-categorical",      1,       1, "such codes; SVHN 4, CelebA 10 [Sec. 7.2]")
     add("--continuous",         2,       2, "continuous codes; SVHN 4, CelebA 0 [Sec. 7.2]", low=0)
     add("--batch-size",        64,     128, "images a step [App. C]")
     add("--lr",              2e-4,    2e-4, "Adam's learning rate, D and Q [App. C.1]")
     add("--lr-g",            1e-3,    1e-3, "Adam's learning rate, G [App. C.1]")
-    add("--beta1",            0.5,     0.5, "Adam's beta1 [authors' code]", below=1)
-    add("--lambda-disc",      1.0,     1.0, "weight of L_I of the categorical codes [Sec. 6]")
-    add("--lambda-cont",      1.0,     1.0, "and of the continuous ones [authors' code]")
+    add("--lambda-cont",      1.0,     1.0, "lambda of continuous codes, else 1 [authors' code]")
     add("--fix-std",         True,    True, "Q's deviation is 1 [authors' code], or learnt")
     add("--regular",        False,   False, "no L_I for G: a GAN with an auxiliary Q [Fig. 1]")
     add("--steps",           3000,    5000, "updates of G; 50 times 100 [authors' code]")
@@ -53,12 +49,10 @@ def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Te
     return torch.rand(n, z_dim, device=device) * 2 - 1
 
 
-def sample_c(n: int, k: int, n_categorical: int, n_continuous: int,
-             device: torch.device | str = "cpu") -> torch.Tensor:
-    """c (n, n_categorical * k + n_continuous): Cat(k, 1/k) as one-hot, then U(-1, 1). [Sec. 7.2]"""
-    y = torch.randint(k, (n, n_categorical), device=device)
-    u = torch.rand(n, n_continuous, device=device) * 2 - 1
-    return torch.cat([F.one_hot(y, k).flatten(1).to(u), u], 1)
+def sample_c(n: int, k: int, n_cat: int, n_cont: int, device="cpu") -> torch.Tensor:
+    """c (n, n_cat * k + n_cont): Cat(k, 1/k) as one-hot, then U(-1, 1). [Sec. 7.2]"""
+    y = torch.randint(k, (n, n_cat), device=device)
+    return torch.cat([F.one_hot(y, k).flatten(1), sample_z(n, n_cont, device)], 1)
 
 
 def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
@@ -71,18 +65,14 @@ def g_loss(fake: torch.Tensor) -> torch.Tensor:
     return F.softplus(-fake).mean()
 
 
-def information(q: torch.Tensor, c: torch.Tensor, k: int, n_categorical: int,
-                fix_std: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """L_I = E[log Q(c | G(z, c))] + H(c), in nats, of the categorical and of the continuous codes.
-    Eq. 5. The first tends to n_categorical log k; each code of the second has H = log 2."""
-    n = n_categorical * k
-    log_q = q[:, :n].unflatten(1, (n_categorical, k)).log_softmax(2).flatten(1)
-    disc = (log_q * c[:, :n]).sum(1) + n_categorical * log(k)
-    mean, log_var = q[:, n:].chunk(2, 1)
-    if fix_std:
-        log_var = torch.zeros_like(mean)
-    log_q = -0.5 * (log(2 * pi) + log_var + (c[:, n:] - mean) ** 2 * (-log_var).exp())
-    return disc.mean(), (log_q + log(2)).sum(1).mean()
+def information(q: torch.Tensor, c: torch.Tensor, k: int, n: int, fix_std: bool) -> tuple:
+    """L_I = E[log Q(c | G(z, c))] + H(c), in nats, of n categorical, and of the continuous codes.
+    Eq. 5. The first tends to n log k; each code of the second has H = log 2."""
+    disc = q[:, :n * k].unflatten(1, (n, k)).log_softmax(2).flatten(1)  # log Q
+    mean, log_var = q[:, n * k:].chunk(2, 1)
+    log_var = log_var * (not fix_std)
+    cont = -0.5 * (log(2 * pi) + log_var + (c[:, n * k:] - mean) ** 2 * (-log_var).exp())
+    return (disc * c[:, :n * k]).sum(1).mean() + n * log(k), (cont + log(2)).sum(1).mean()
 
 
 @torch.no_grad()
@@ -96,43 +86,38 @@ def sample(G: Generator, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
 def train(args: argparse.Namespace) -> None:
     run = Run(args)
     data = load_images(args.data, args.size, **run.reading)  # no label is ever read
-    k, codes = args.categorical, (args.categorical, args.n_categorical, args.continuous)
-    n_codes = args.n_categorical * k + args.continuous
+    k, n, m = args.categorical, args.n_categorical, args.continuous
     torch.manual_seed(args.seed)
     z_fixed = sample_z(8, args.z_dim).repeat_interleave(k, 0).to(run.device)
-    c_fixed = sample_c(8, *codes).repeat_interleave(k, 0).to(run.device)
-    if args.n_categorical:  # one set of pictures through the run: z down the rows, c1 along them
-        c_fixed[:, :k] = torch.eye(k).repeat(8, 1)
-    G = Generator(args.size, data.channels, args.z_dim + n_codes, args.width).to(run.device)
-    n_out = n_codes + args.continuous  # Q has a mean and a variance for each of the last
-    D = Discriminator(args.size, data.channels, n_out, args.width).to(run.device)
-    opt_g = torch.optim.Adam(G.parameters(), lr=args.lr_g, betas=(args.beta1, 0.999))
-    opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(args.beta1, 0.999))  # Q's, too
+    c_fixed = sample_c(8, k, n, m).repeat_interleave(k, 0).to(run.device)
+    c_fixed[:, :k] = torch.eye(k).repeat(8, 1)  # z down the rows of a grid, c1 along them
+    G = Generator(args.size, data.channels, args.z_dim + n * k + m, args.width).to(run.device)
+    D = Discriminator(args.size, data.channels, n * k + 2 * m, args.width).to(run.device)
+    opt_g = torch.optim.Adam(G.parameters(), lr=args.lr_g, betas=(0.5, 0.999))  # [authors' code]
+    opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(0.5, 0.999))  # and Q's
     run.keep(data, G=G, D=D, opt_g=opt_g, opt_d=opt_d, z_fixed=z_fixed, c_fixed=c_fixed)
 
     batches = data.batches(args.batch_size, args.seed, start=run.step)
     for _ in run.steps(args.steps):
         x = next(batches)
-        z, c = sample_z(len(x), args.z_dim, run.device), sample_c(len(x), *codes, run.device)
+        z, c = sample_z(len(x), args.z_dim, run.device), sample_c(len(x), k, n, m, run.device)
 
         # Update D and Q: Q, and the layers it shares with D, learn here alone [authors' code]
         with torch.no_grad():
             x_fake = G(z, c)
         (real, _), (fake, q) = D(x), D(x_fake)
-        disc, cont = information(q, c, k, args.n_categorical, args.fix_std)
-        loss_d = d_loss(real, fake) - args.lambda_disc * disc - args.lambda_cont * cont
+        disc, cont = information(q, c, k, n, args.fix_std)
+        loss_d = d_loss(real, fake) - disc - args.lambda_cont * cont
         opt_d.zero_grad()
         loss_d.backward()
         opt_d.step()
 
         # Update G, through Q and D as they are, on new z and c [authors' code]
-        z, c = sample_z(len(x), args.z_dim, run.device), sample_c(len(x), *codes, run.device)
+        z, c = sample_z(len(x), args.z_dim, run.device), sample_c(len(x), k, n, m, run.device)
         D.requires_grad_(False)
         again, q = D(G(z, c))
-        disc, cont = information(q, c, k, args.n_categorical, args.fix_std)
-        loss_g = g_loss(again)
-        if not args.regular:
-            loss_g = loss_g - args.lambda_disc * disc - args.lambda_cont * cont  # Eq. 6
+        disc, cont = information(q, c, k, n, args.fix_std)
+        loss_g = g_loss(again) - (not args.regular) * (disc + args.lambda_cont * cont)  # Eq. 6
         opt_g.zero_grad()
         loss_g.backward()
         opt_g.step()

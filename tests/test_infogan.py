@@ -19,9 +19,9 @@ SMALL = ("--width", 4)
 def test_the_papers_setting(tmp_path):
     args = train.parse_args(["--paper", "--out", str(tmp_path)])
     assert (args.size, args.width, args.batch_size, args.steps) == (28, 64, 128, 50 * 100)
-    assert (args.lr, args.lr_g, args.beta1) == (2e-4, 1e-3, 0.5)
+    assert (args.lr, args.lr_g) == (2e-4, 1e-3)
     assert (args.z_dim, args.categorical, args.n_categorical, args.continuous) == (62, 10, 1, 2)
-    assert (args.lambda_disc, args.lambda_cont, args.fix_std, args.regular) == (1, 1, True, False)
+    assert (args.lambda_cont, args.fix_std, args.regular) == (1, True, False)
 
 
 @pytest.mark.parametrize("size, channels, n_in, n_out, g, d", [
@@ -125,15 +125,14 @@ def test_no_label_is_read(tmp_path, monkeypatch):
     assert fields == [1, 1]
 
 
-@pytest.mark.parametrize("flags, k, n, m, fix_std, weights", [
-    ((), 10, 1, 2, True, (1, 1)),
-    (("--regular",), 10, 1, 2, True, (0, 0)),
-    (("--categorical", 3, "--n-categorical", 2, "--continuous", 1, "--no-fix-std", "--lambda-disc",
-      0.5, "--lambda-cont", 0.25, "--size", 32), 3, 2, 1, False, (0.5, 0.25))])
-def test_steps_are_the_algorithms(tmp_path, flags, k, n, m, fix_std, weights):
+@pytest.mark.parametrize("flags, k, n, m, fix_std, lambda_cont", [
+    ((), 10, 1, 2, True, 1),
+    (("--regular",), 10, 1, 2, True, 1),  # Q learns all the same
+    (("--categorical", 3, "--n-categorical", 2, "--continuous", 1, "--no-fix-std", "--lambda-cont",
+      0.5, "--size", 32), 3, 2, 1, False, 0.5)])
+def test_steps_are_the_algorithms(tmp_path, flags, k, n, m, fix_std, lambda_cont):
     """Q and the trunk learn in D's step from D's loss and L_I, G in its own, on new z and c,
     through both; nothing else moves anything."""
-    d_weights = weights if any(weights) else (1, 1)  # --regular: Q learns all the same
     with float64():
         args = train.parse_args(tiny("infogan", tmp_path, *SMALL, *flags, "--steps", 3))
         train.train(args)
@@ -151,15 +150,15 @@ def test_steps_are_the_algorithms(tmp_path, flags, k, n, m, fix_std, weights):
             real, (logits, q) = D(x)[0].sigmoid(), D(x_fake)
             fake, (disc, cont) = logits.sigmoid(), log_q(q, c, k, n, fix_std)
             disc, cont = disc + n * math.log(k), cont + m * math.log(2)  # + H(c)
-            loss_d = -(real.log() + (1 - fake).log()).mean() - (
-                d_weights[0] * disc + d_weights[1] * cont).mean()
+            loss_d = -(real.log() + (1 - fake).log() + disc + lambda_cont * cont).mean()
             opt_d.step(loss_d, 2e-4)
 
             z, c = train.sample_z(4, 62), train.sample_c(4, k, n, m)
             logits, q = D(G(z, c))
             disc, cont = log_q(q, c, k, n, fix_std)
             disc, cont = disc + n * math.log(k), cont + m * math.log(2)  # + H(c)
-            loss_g = -(logits.sigmoid().log() + weights[0] * disc + weights[1] * cont).mean()
+            L_I = (not args.regular) * (disc + lambda_cont * cont)
+            loss_g = -(logits.sigmoid().log() + L_I).mean()
             opt_g.step(loss_g, 1e-3)
             rows.append([v.mean().item() for v in (loss_d, loss_g, disc, cont, real, fake)])
     assert_same_run(tmp_path, rows, 1e-7, G=G, D=D)

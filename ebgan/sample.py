@@ -1,0 +1,194 @@
+"""Figures of the EBGAN paper, from a checkpoint of ebgan/train.py.
+
+    python ebgan/sample.py                         from runs/ebgan/ckpt.pt, into figures/ there
+    python ebgan/sample.py --ckpt path/to/ckpt.pt --out figures
+    python ebgan/sample.py --runs runs/m1 runs/m4 runs/m16        Fig. 9: a row for each margin
+    python ebgan/sample.py --n 10000 --each pngs --real reals     single files, for the FID tools
+"""
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from model import Discriminator, Generator
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
+from common.data import Data, load_images
+from common.images import grid, save_curves, save_gif, save_grid, write_bytes
+
+NAME = "ebgan"
+
+
+def settings(add) -> None:
+    add("--runs", type=Path, nargs="+", metavar="RUN",
+        help="Fig. 9: folders of runs, a row of samples for each")
+
+
+def build(ckpt: dict) -> Generator:
+    """G as it was saved, with batch norm's running averages, as in train.py's sample."""
+    run = ckpt["args"]
+    G = Generator(run["arch"], run["size"], ckpt["channels"], run["z_dim"], run["layers_g"],
+                  run["width_g"])
+    G.load_state_dict(ckpt["G"])
+    return G.eval()
+
+
+def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """z (n, z_dim), from N(0, 1), as in train.py."""
+    return torch.randn(n, z_dim, device=device)
+
+
+def generate(G: Generator, ckpt: dict, n: int, seed: int = 0) -> Iterator[torch.Tensor]:
+    """n images in [-1, 1], up to 250 at a time (b, c, h, w): a function of (G, n, seed)."""
+    torch.manual_seed(seed)
+    z = sample_z(n, ckpt["args"]["z_dim"], ckpt["z_fixed"].device)
+    return (G(part) for part in z.split(250))
+
+
+def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[str, torch.Tensor]]:
+    """For --each: names and pictures."""
+    pictures = (x for part in generate(G, ckpt, args.n, args.seed) for x in part)
+    return ((f"{i:06d}", x) for i, x in enumerate(pictures))
+
+
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
+    """For --real: the set that the run was shown."""
+    return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
+
+
+def save_energies(out: Path, log: Path, m: float) -> None:
+    """D(x) and D(G(z)) through the run, and the margin m beside them."""
+    with open(log, newline="") as lines:
+        rows = [",".join([row["step"], row["D(x)"], row["D(G(z))"], f"{m:g}"])
+                for row in csv.DictReader(lines)]
+    write_bytes(out / "energies.csv", "\n".join(["step,D(x),D(G(z)),m", *rows, ""]).encode())
+    save_curves(out / "energies.png", out / "energies.csv")
+
+
+def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
+    run, device = ckpt["args"], ckpt["z_fixed"].device
+    save_grid(out / "samples.png", G(ckpt["z_fixed"]), scale=2)  # as in the run's own grids
+    torch.manual_seed(args.seed)
+    ends = sample_z(9, run["z_dim"], device)
+    save_gif(out / "walk.gif", [grid(G(torch.lerp(ends[:-1], ends[1:], t)), scale=2)
+                                for t in torch.linspace(0, 1, args.frames).tolist()])
+    print(f"wrote samples.png, walk.gif to {out}")
+
+    # Fig. 9: the same z in every row
+    if args.runs:
+        rows, margins = [], []
+        for folder in args.runs:
+            other, its = load_generator(folder / "ckpt.pt", args.device)
+            if (its["args"]["size"], its["channels"]) != (run["size"], ckpt["channels"]):
+                fail(f"--runs {folder}: its pictures are not like those of {args.ckpt}")
+            rows.append(other(its["z_fixed"][:16]))
+            margins.append(f"m = {its['args']['margin']:g}")
+        save_grid(out / "fig9.png", torch.cat(rows), 16, captions=margins, scale=2)
+        print("and fig9.png")
+    if (log := args.ckpt.parent / "log.csv").is_file():
+        save_energies(out, log, run["margin"])
+        print("and energies.png")
+
+    # What D makes of both kinds of pictures; its energies stand over them in energies.png
+    D = Discriminator(run["arch"], run["size"], ckpt["channels"], run["layers_d"], run["width_d"])
+    D.load_state_dict(ckpt["D"])
+    D.to(device).eval().requires_grad_(False)
+    data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"], device=device)
+    x, x_fake = data[:8], G(ckpt["z_fixed"][:8])
+    save_grid(out / "reconstructions.png", torch.cat([x, D(x)[0], x_fake, D(x_fake)[0]]), scale=2,
+              captions=["x", "Dec(Enc(x))", "G(z)", "Dec(Enc(G(z)))"])
+    print("and reconstructions.png")
+
+
+# ----------------------------------------------------------------------------------------------
+# Loading and flags. The same text in every folder: whoever edits it in dcgan/sample.py copies it to
+# the others with `python tests/copy_run.py`.
+
+import zipfile
+
+from common.data import BadFile, fail
+from common.images import write_image
+
+
+def load_generator(path: Path | str, device: str = "cpu") -> tuple[Generator, dict]:
+    """G, and its checkpoint on the device. No flag of the training run is needed again."""
+    path = Path(path)
+    try:
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+            raise ValueError  # torch does not look at its checksums
+        ckpt = torch.load(path, map_location=device, weights_only=True)
+        if (paper := ckpt.get("paper", NAME)) == NAME:
+            G = build(ckpt).to(device).requires_grad_(False)
+    except FileNotFoundError:
+        fail(f"no checkpoint at {path.resolve()}: run {NAME}/train.py first, or give --ckpt")
+    except Exception as e:  # torch's readers raise many kinds
+        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}: {paper}/sample.py reads it")
+    if not all(p.isfinite().all() for p in G.parameters()):
+        fail(f"{path.resolve()} holds weights that are not finite")
+    return G, ckpt
+
+
+def write_all(folder: Path, pictures: Iterator[tuple[str, torch.Tensor]]) -> None:
+    """One by one, into a folder without pictures: two models in one would spoil any metric."""
+    if any(path.suffix.lower() == ".png" for path in folder.glob("*")):
+        fail(f"{folder.resolve()} has pictures already: name another folder")
+    n = 0
+    for name, x in pictures:
+        write_image(folder / f"{name}.png", x)
+        n += 1
+    print(f"wrote {n:,} to {folder}")
+
+
+def real_pictures(data: Data, n: int, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """n of the set, or all if there are fewer, chosen by the seed."""
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:n]
+    return ((f"{i:06d}", data[[i]][0]) for i in chosen.sort().values.tolist())
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
+                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.error = fail
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    settings(p.add_argument)
+    p.add_argument("--ckpt", type=Path, default=f"runs/{NAME}/ckpt.pt", help="the trained networks")
+    p.add_argument("--out", type=Path, help="folder for the figures; by default beside the ckpt")
+    p.add_argument("--frames", type=int, default=60, help="of films")
+    p.add_argument("--n", type=int, default=64, help="how many single pictures")
+    p.add_argument("--each", type=Path, help="folder for --n single PNGs, instead of the figures")
+    p.add_argument("--real", type=Path, help="folder for --n images of the run's data, likewise")
+    p.add_argument("--data", help="where the run's folder of data lies now")
+    p.add_argument("--data-root", help="where downloaded sets are kept now")
+    p.add_argument("--seed", type=int, default=0, help="of the noise")
+    p.add_argument("--device", default=str(best), help="cuda, mps or cpu; the best there is")
+    args = p.parse_args(argv)
+    for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
+        if not low <= getattr(args, name) < 2**32:
+            fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    try:
+        torch.zeros(1, device=args.device).item()
+    except Exception as e:  # each backend raises its own kinds
+        fail(f"--device {args.device}: {str(e).splitlines()[0]}")
+    G, ckpt = load_generator(args.ckpt, args.device)
+    run = ckpt["args"]
+    run.update({k: v for k in ("data", "data_root") if (v := getattr(args, k))})
+    if args.each:
+        write_all(args.each, each(G, ckpt, args))
+    if args.real:
+        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"])
+        write_all(args.real, real_pictures(data, args.n, args.seed))
+    if not (args.each or args.real):
+        out = args.out or args.ckpt.parent / "figures"
+        figures(G, ckpt, args, out)
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any name
+    try:
+        main()
+    except (BadFile, OSError) as e:  # a folder that cannot be written, a full disk, a broken file
+        fail(f"{e}: mend that, or change --out, --each or --real")
