@@ -1,7 +1,7 @@
 """Figures of the SAGAN paper, from a checkpoint of sagan/train.py.
 
     python sagan/sample.py                          from runs/sagan/ckpt.pt into runs/sagan/figures/
-    python sagan/sample.py --classes bun cap        rows and attention maps of these classes
+    python sagan/sample.py --classes 3 7            rows and attention maps of these classes
     python sagan/sample.py --points 0.5 0.2 0.3 0.9    where to ask what a place looks at: x y x y
     python sagan/sample.py --n 50000 --each pngs --real reals    single files, for FID tools
 """
@@ -19,14 +19,14 @@ from common.data import Data, load_images
 from common.images import COLOURS, grid, save_gif, save_grid
 
 NAME = "sagan"
-POINTS = 0.5, 0.15, 0.35, 0.45, 0.5, 0.75, 0.06, 0.06, 0.06, 0.94  # hair, an eye, mouth, corners
+POINTS = 0.5, 0.5, 0.5, 0.25, 0.5, 0.75, 0.3, 0.5, 0.06, 0.06  # the middle, around it, a corner
 
 
 def settings(add) -> None:
     add("--classes", nargs="+", metavar="NAME", help="of the rows, and of --each; else the first "
         "ten, and all of them")
     add("--points", nargs="+", type=float, metavar="X", help="x y x y ... in [0, 1), whose "
-        "attention attention.png shows; else five of a face")
+        "attention attention.png shows; else five")
 
 
 def build(ckpt: dict) -> Generator:
@@ -124,7 +124,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     ends = sample_z(9, ckpt["args"]["z_dim"], z.device)  # from each point to the next
     of_walk = rows[torch.arange(8) % len(rows)]
     save_gif(out / "walk.gif", [grid(G(torch.lerp(ends[:-1], ends[1:], t), of_walk), scale=2)
-                                for t in torch.linspace(0, 1, args.frames)])
+                                for t in torch.linspace(0, 1, args.frames).tolist()])
     if G.attention is not None:
         x, maps = looks(G, ends[:8], of_walk, points)
         save_grid(out / "attention.png", overlay(x, maps, points), n_cols=1 + len(points))

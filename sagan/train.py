@@ -1,7 +1,7 @@
 """SAGAN: Self-Attention Generative Adversarial Networks. Zhang, Goodfellow, Metaxas, Odena.
 ICML 2019, arXiv 1805.08318.
 
-    python sagan/train.py                                    drawn faces, minutes on two cores
+    python sagan/train.py                                    drawn digits, minutes on two cores
     python sagan/train.py --data path/to/classes --size 64 --attention 32    your own
     python sagan/train.py --paper --data path/to/imagenet    the paper's own scale
     python sagan/train.py --resume                           goes on where the last run stopped
@@ -26,7 +26,7 @@ NAME = "sagan"
 
 def settings(add) -> None:
     #    flag             here  --paper    what it is [where the paper has it]
-    add("--data",         "faces", "imagenet", "a set by its name, or a folder of classes [Sec. 4]")
+    add("--data",        "digits", "imagenet", "a set by its name, or a folder of classes [Sec. 4]")
     add("--size",              32,     128, "height and width [Sec. 4]", (32, 64, 128))
     add("--attention",         16,      32, "side of the maps that attend [authors' code]; 0: none",
                                             (0, 8, 16, 32, 64), low=0)
@@ -35,12 +35,12 @@ def settings(add) -> None:
     add("--width-d",           32,      64, "D's channels [authors' code]; at 32 px SNGAN's 128",
                                             low=8)
     add("--z-dim",            128,     128, "length of z [authors' code]")
-    add("--batch-size",        32,     256, "images an update [Sec. 4]")
-    add("--lr",              1e-4,    1e-4, "Adam's learning rate of G [Sec. 4]")
-    add("--ttur",             4.0,     4.0, "D's learning rate, in those of G: 4e-4 [Sec. 4]")
+    add("--batch-size",        16,     256, "images an update [Sec. 4]")
+    add("--lr",              5e-4,    1e-4, "Adam's rate of G [Sec. 4]. Departure: 5e-4")
+    add("--ttur",             4.0,     4.0, "D's learning rate, in those of G [Sec. 4: 4e-4]")
     add("--beta1",            0.0,     0.0, "Adam's beta1 [Sec. 4]", below=1)
     add("--beta2",            0.9,     0.9, "Adam's beta2 [Sec. 4]; 0.999 in the code", below=1)
-    add("--steps",           2000, 1_000_000, "updates of G [authors' code]")
+    add("--steps",           2500, 1_000_000, "updates of G [authors' code]")
     add("--log-every",         25,     100, "steps between rows of log.csv")
     add("--sample-every",     100,    1000, "steps between sample grids")
     add("--save-every",       250,    1000, "steps between checkpoints")

@@ -127,7 +127,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     ends = sample_z(9, ckpt["args"]["z_dim"], z.device)  # from each point to the next
     of_walk = y[torch.arange(8) % len(y)] if G.n_classes else None
     save_gif(out / "walk.gif", [grid(G(torch.lerp(ends[:-1], ends[1:], t), of_walk), scale=2)
-                                for t in torch.linspace(0, 1, args.frames)])
+                                for t in torch.linspace(0, 1, args.frames).tolist()])
     if "D" in ckpt:
         others = [load_generator(path)[1] for path in args.against]
         if any(len(spectra(ckpt)) != len(spectra(other)) for other in others):

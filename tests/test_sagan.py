@@ -171,20 +171,20 @@ def test_steps_are_the_authors_algorithm(tmp_path, monkeypatch, attention):
         train.train(train.parse_args(tiny("sagan", tmp_path / "run", "--steps", 3, *SMALL,
                                           "--attention", attention)))
         G, D = start
-        batches = data.load_labelled("faces", 32).batches(4, seed=0)
+        batches = data.load_labelled("digits", 32).batches(4, seed=0)
         opt_g, opt_d = Adam(G.parameters(), 0, 0.9), Adam(D.parameters(), 0, 0.9)
         rows = []
         for step in (1, 2, 3):
             torch.manual_seed(step)
             y = torch.randint(10, (4,))
             loss_g = -D(G(torch.randn(4, 6), y), y).mean()
-            opt_g.step(loss_g, 1e-4)
+            opt_g.step(loss_g, 5e-4)
             x, y = next(batches)
             y_fake = torch.randint(10, (4,))
             x_fake = G(torch.randn(4, 6), y_fake).detach()
             real, fake = D(x, y), D(x_fake, y_fake)
             loss_d = (1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean()
-            opt_d.step(loss_d, 4e-4)
+            opt_d.step(loss_d, 2e-3)
             gammas = [net.attention.gamma for net in (G, D) if attention]
             rows.append([t.mean().item() for t in (loss_d, loss_g, real, fake, *gammas)])
         assert_same_run(tmp_path / "run", rows, 1e-9, G=G, D=D)
@@ -220,8 +220,8 @@ def test_maps_are_the_points_rows_of_the_weights(run):
         row = seen[0][:, place].unflatten(1, (8, 8))  # 16 x 16 places, 8 x 8 keys
         where = row / row.amax((1, 2), keepdim=True)
         assert torch.allclose(F.avg_pool2d(maps[:, k], 4), where, atol=0.2)
-        top = maps[:, k].flatten(1).argmax(1) // 32  # of the picture's rows
-        assert torch.equal(top // 4, row.flatten(1).argmax(1) // 8)
+        top = maps[:, k].flatten(1).argmax(1)  # a pixel; its key is the greatest, or nearly
+        assert (where[torch.arange(3), top // 32 // 4, top % 32 // 4] > 0.9).all()
 
 
 def test_the_picture_of_the_maps():
@@ -250,12 +250,12 @@ def test_rows_are_classes(run, tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "save_grid", lambda path, x, **options:
                         grids.update({path.name: (x, options)}))
     monkeypatch.setattr(sample, "save_gif", lambda *_: (tmp_path / "out").mkdir())
-    sample.main(["--ckpt", str(run), "--classes", "cap", "bun", "--out", str(tmp_path / "out")])
+    sample.main(["--ckpt", str(run), "--classes", "7", "3", "--out", str(tmp_path / "out")])
     x, options = grids["classes.png"]
     G, ckpt = sample.load_generator(run)
-    assert options["captions"] == ["cap", "bun"] and len(x) == 20 and "attention.png" in grids
+    assert options["captions"] == ["7", "3"] and len(x) == 20 and "attention.png" in grids
     torch.manual_seed(0)
-    z, y = torch.randn(20, 6), torch.full((10,), ckpt["classes"].index("bun"))
+    z, y = torch.randn(20, 6), torch.full((10,), ckpt["classes"].index("3"))
     assert torch.allclose(x[10:], G(z[10:], y), atol=1e-5)
     with pytest.raises(SystemExit):
         sample.main(["--ckpt", str(run), "--classes", "zebra"])
