@@ -175,7 +175,7 @@ def enlarge_all(G: nn.ModuleDict, ckpt: dict, args: argparse.Namespace) -> None:
     net, made = G["SRResNet" if args.srresnet else "SRGAN"], set()
     for file, x in read_photos(args.input, args.out, ckpt["channels"], bytes_per_pixel=40):
         h, w = (side * net.scale for side in x.shape[2:])
-        write_strips(new_png(file, made), w, h, strips(net, x))
+        write_strips(new_png(file, made), h, w, strips(net, x))
 
 
 def compare_all(G: nn.ModuleDict, ckpt: dict, args: argparse.Namespace) -> None:
