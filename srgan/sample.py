@@ -145,10 +145,13 @@ def show(names: list[str], values: torch.Tensor, scale: int) -> None:
     print("dB / SSIM".ljust(wide), *(name.rjust(16) for name in COLUMNS[:4]))
     for name, row in zip([*names, "mean"], [*values, values.mean(0)], strict=True):
         print(name.ljust(wide), *("{:.2f} / {:.4f}".format(*v).rjust(16) for v in row))
-    print(f"x{scale}, PSNR and SSIM of Y (BT.601, 16..235), 4 pixels of each border left out")
+    print(f"x{scale}, of sides cut to multiples of it; Y of BT.601 in 16..235, without 4 pixels of "
+          "each border")
 
 
 def figures(G: nn.ModuleDict, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
+    if ckpt["step"] <= ckpt["args"]["steps_mse"]:
+        print("the second stage has not begun: what is called SRGAN is SRResNet")
     if args.input or args.table:
         if not args.out or args.input and args.table:
             fail("--input or --table, one of them, and --out DIR for what is made")
@@ -172,7 +175,10 @@ def new_png(file: Path, made: set[Path]) -> Path:
 
 def enlarge_all(G: nn.ModuleDict, ckpt: dict, args: argparse.Namespace) -> None:
     """--input: PNGs, whatever the photographs are; transparency on white."""
-    net, made = G["SRResNet" if args.srresnet else "SRGAN"], set()
+    name = "SRResNet" if args.srresnet else "SRGAN"
+    net, made = G[name], set()
+    mode = "grey" if ckpt["channels"] == 1 else "RGB"
+    print(f"x{net.scale} by {name}: PNG, {mode} of 8 bits, white where a picture is transparent")
     for file, x in read_photos(args.input, args.out, ckpt["channels"], bytes_per_pixel=40):
         h, w = (side * net.scale for side in x.shape[2:])
         write_strips(new_png(file, made), h, w, strips(net, x))
