@@ -123,6 +123,8 @@ def tiny(paper: str, out: Path, *more) -> list[str]:
     """Flags of a run of 8 steps; `more` goes last and so overrides."""
     flags = ["--batch-size", 4, "--size", smallest(paper), "--steps", 8, "--log-every", 1,
              "--sample-every", 2, "--save-every", 2, "--out", out, "--seed", 0, "--device", "cpu"]
+    if "--steps-mse" in parser(paper)._option_string_actions:  # its second stage, too
+        flags += ["--steps-mse", 2]
     return list(map(str, [*flags, *more]))
 
 

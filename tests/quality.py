@@ -22,7 +22,7 @@ It needs data with classes: a built-in set, a torchvision one, or class folders.
 Targets: all classes, confidence above 0.8, a quarter of the untrained G's distance or less. The
 exit code is 1 if a paper misses one. Papers that translate images are judged by the truth instead:
 
-    python tests/quality.py pix2pix cyclegan        see judge_pix2pix, judge_cyclegan
+    python tests/quality.py pix2pix cyclegan srgan  see judge_pix2pix, judge_cyclegan, judge_srgan
 """
 import argparse
 import contextlib
@@ -52,6 +52,7 @@ from common.data import (
     NAMES,
     Data,
     fail,
+    load_crops,
     load_labelled,
     load_pairs,
 )
@@ -374,8 +375,43 @@ def judge_cyclegan(paper: str, args: argparse.Namespace) -> bool:
     return show(table)
 
 
+def judge_srgan(paper: str, args: argparse.Namespace) -> bool:
+    """Prints PSNR and SSIM (of Y, 4 pixels of each border left out), and the detail, of held-out
+    crops that were made smaller and enlarged again: up to 500 of drawn faces that no run has seen,
+    of a folder those that the run held out. The detail is the root mean square of Y's second
+    differences, as a share of that of the crops themselves: blur has less.
+    Targets: SRResNet's PSNR 1.5 dB above bicubic's; SRGAN's detail nearer to 1 than SRResNet's.
+    """
+    sample, model = load(paper, "sample"), load(paper, "model")
+    nets, ckpt = sample.load_generator(args.ckpt or Path(f"runs/{paper}/ckpt.pt"))
+    run = ckpt["args"]
+    run.update(data=args.data or run["data"], data_root=args.data_root or run["data_root"])
+    with contextlib.redirect_stdout(io.StringIO()):
+        if run["data"] in NAMES:
+            x = load_crops(run["data"], run["size"], split="test")[:min(args.n, 500)]
+        else:
+            x = sample.held_out(ckpt, skip_bad=run["skip_bad"])[:args.n]
+
+    def detail(x: torch.Tensor) -> float:
+        y = model.luma(x)
+        return F.conv2d(y, torch.tensor([[[[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]]])).std().item()
+
+    shown = sample.versions(nets, x)
+    values, of_x = sample.measures(shown).mean(0).tolist(), detail(x)
+    details = [detail(y) / of_x for y in list(shown.values())[:4]]
+    gain = values[2][0] - values[1][0]
+    missed = [name for name, ok in {"PSNR": gain >= 1.5, "detail": abs(details[3] - 1) < abs(
+        details[2] - 1)}.items() if not ok]
+    print(f"{paper}: {run['data']}, {run['size']} px, x{run['scale']}, step {ckpt['step']:,}, "
+          f"{len(x)} held-out crops; SRResNet {gain:+.2f} dB from bicubic; targets: "
+          + (f"MISSED: {', '.join(missed)}" if missed else "ok"))
+    return show([["", "PSNR", "SSIM", "detail", ""], *(
+        [name, f"{a:.2f}", f"{b:.4f}", f"{c:.3f}", "ok"]
+        for name, (a, b), c in zip(shown, values, details, strict=False))]) and not missed
+
+
 TRANSLATORS = {  # paper -> its own judge, which says whether it passes
-    "pix2pix": judge_pix2pix, "cyclegan": judge_cyclegan}
+    "pix2pix": judge_pix2pix, "cyclegan": judge_cyclegan, "srgan": judge_srgan}
 
 
 def compare(args: argparse.Namespace) -> bool:

@@ -1,0 +1,456 @@
+"""SRGAN: Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network.
+Ledig et al. CVPR 2017, arXiv 1609.04802.
+
+    python srgan/train.py                                    drawn faces, minutes on two cores
+    python srgan/train.py --data path/to/photos --size 96    your own, large ones: crops are taken
+    python srgan/train.py --paper --data path/to/imagenet --vgg vgg19.pth    the paper's own scale
+    python srgan/train.py --resume                           goes on where the last run stopped
+
+What this paper changes: G enlarges an image four times. First it learns by the mean squared error
+(SRResNet), which blurs; from there a discriminator, and VGG features in place of pixels, make it
+draw the detail that is likely (SRGAN). One run has both stages.
+The paper ends at the ruled line; below it is the run: flags, files, messages.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from model import VGG19, Discriminator, Generator, enlarge, psnr, shrink
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
+from common.data import load_crops, place
+
+NAME = "srgan"
+
+
+def settings(add) -> None:
+    #    flag              here    --paper   what it is [where the paper has it]
+    add("--data",       "faces", "imagenet", "faces, drawn at twice the size, or a folder of large "
+        "images; the paper took 350,000 of ImageNet [Sec. 3.2]")
+    add("--size",            48,        96, "height and width of the crops [Sec. 3.2]",
+        (32, 48, 64, 96, 128, 192, 256))
+    add("--scale",            4,         4, "of the enlargement [Sec. 3.1]", (2, 4, 8))
+    add("--width",           32,        64, "channels at the image [Fig. 4]")
+    add("--n-blocks",         4,        16, "residual blocks of G [Sec. 3.2]")
+    add("--content",    "vgg54",   "vgg54", "features of the content loss, with --vgg [Sec. 3.4]",
+        ("vgg22", "vgg54"))
+    add("--vgg",             "",        "", "file of torchvision's vgg19 weights; without it the "
+        "content loss is MSE, the paper's SRGAN-MSE [Table 1]")
+    add("--lambda-vgg",   0.006,     0.006, "factor of VGG's loss, about 1 / 12.75^2 [Sec. 3.2]")
+    add("--lambda-adv",    1e-3,      1e-3, "weight of G's loss against D [Eq. 3]")
+    add("--batch-size",       4,        16, "crops a step [Sec. 3.2]")
+    add("--lr-mse",        1e-3,      1e-4, "Adam's learning rate for SRResNet. Departure: ten "
+        "times the paper's, in a short run [Sec. 3.2]")
+    add("--lr",            1e-4,      1e-4, "Adam's learning rate for SRGAN [Sec. 3.2]")
+    add("--beta1",          0.9,       0.9, "Adam's beta1 [Sec. 3.2]", below=1)
+    add("--steps-mse",     5000, 1_000_000, "updates of SRResNet, which come first; 0: none, SRGAN "
+        "starts untrained [Sec. 3.2]", low=0)
+    add("--decay-at",      6500, 1_100_000, "step after which SRGAN's rate is a tenth [Sec. 3.2]")
+    add("--steps",         8000, 1_200_000, "updates of both stages together [Sec. 3.2]")
+    add("--log-every",       50,       100, "steps between rows of log.csv")
+    add("--sample-every",   250,    10_000, "steps between sample grids")
+    add("--save-every",     500,    10_000, "steps between checkpoints")
+
+
+def load_vgg(args: argparse.Namespace, device: torch.device) -> VGG19 | None:
+    """phi of Eq. 5, which is not trained; None for SRGAN-MSE."""
+    if not args.vgg:
+        if args.content != "vgg54":
+            fail(f"--content {args.content} needs --vgg FILE, torchvision's vgg19 weights")
+        print("the content loss is MSE, the paper's SRGAN-MSE: no file of VGG19 was given, --vgg")
+        return None
+    vgg, path = VGG19(args.content), place(args.vgg)
+    args.vgg = portable(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        vgg.load_state_dict({name: state[name] for name in vgg.state_dict()})
+    except Exception as e:  # a file may hold anything
+        fail(f"--vgg {path}: looked for the state dict of torchvision's vgg19, features.0.weight "
+             f"and so on ({type(e).__name__}: {str(e).splitlines()[0]})")
+    return vgg.to(device).eval().requires_grad_(False)
+
+
+def mse_loss(x_fake: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """1 / (r^2 W H) sum (x - G(x_low))^2, the mean over channels and images, too. Eq. 4"""
+    return (x - x_fake).square().mean()
+
+
+def vgg_loss(vgg: VGG19, x_fake: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """1 / (W H) sum (phi(x) - phi(G(x_low)))^2, the mean over channels and images, too. Eq. 5"""
+    with torch.no_grad():
+        target = vgg(x)
+    return (target - vgg(x_fake)).square().mean()
+
+
+def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """-E[log D(x)] - E[log(1 - D(G(x_low)))], from logits (n,). Eq. 2, negated."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()  # softplus(-a) = -log sigmoid(a)
+
+
+def g_loss(fake: torch.Tensor) -> torch.Tensor:
+    """-E[log D(G(x_low))], from logits (n,). Eq. 6"""
+    return F.softplus(-fake).mean()
+
+
+@torch.no_grad()
+def sample(R: Generator, G: Generator, x: torch.Tensor) -> torch.Tensor:
+    """Rows of low resolution | bicubic | SRResNet | SRGAN | x, (5n, c, h, w), by batch norm's
+    running averages. [Fig. 2, Sec. 3.2]"""
+    x_low = shrink(x, G.scale)
+    nearest = x_low.repeat_interleave(G.scale, 2).repeat_interleave(G.scale, 3)
+    columns = [nearest, enlarge(x_low, G.scale), R.eval()(x_low), G.eval()(x_low), x]
+    R.train(), G.train()
+    return torch.stack(columns, 1).flatten(0, 1)
+
+
+@torch.no_grad()
+def held_out_psnr(net: Generator, x: torch.Tensor) -> torch.Tensor:
+    """Of crops that are not trained on, (n,) in decibels."""
+    x_fake = net.eval()(shrink(x, net.scale))
+    net.train()
+    return psnr(x_fake, x)
+
+
+def train(args: argparse.Namespace) -> None:
+    run = Run(args)
+    vgg = load_vgg(args, run.device)
+    data = load_crops(args.data, args.size, **run.reading)
+    n = len(data) - min(100, len(data) // 6)  # the last pictures are held out, if there are six
+    data, held = data.subset(0, n), data.subset(n % len(data), len(data))
+    x_fixed = held[:12]  # one set of crops through the run
+    torch.manual_seed(args.seed)
+    shape = data.channels, args.width, args.n_blocks, args.scale
+    R, G = (Generator(*shape).to(run.device) for _ in "RG")  # SRResNet, SRGAN
+    D = Discriminator(args.size, data.channels, args.width).to(run.device)
+    betas = args.beta1, 0.999
+    opt_r = torch.optim.Adam(R.parameters(), lr=args.lr_mse, betas=betas)
+    opt_g = torch.optim.Adam(G.parameters(), lr=args.lr, betas=betas)
+    opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=betas)
+    run.keep(data, values={"n_held": len(held)}, R=R, G=G, D=D, opt_r=opt_r, opt_g=opt_g,
+             opt_d=opt_d, x_fixed=x_fixed)  # --resume fills them
+
+    batches = data.batches(args.batch_size, args.seed, start=run.step)
+    loss_d = real = fake = torch.zeros(1, device=run.device)  # in stage 1 there is no D
+    work = [step + 2 * max(0, step - args.steps_mse) for step in range(args.steps + 1)]
+    for step in run.steps(args.steps, work):  # one of stage 2 takes three times as long
+        x = next(batches)
+        x_low = shrink(x, args.scale)
+
+        if step <= args.steps_mse:
+            # Stage 1: update SRResNet
+            content = loss_g = mse_loss(R(x_low), x)
+            opt_r.zero_grad()
+            loss_g.backward()
+            opt_r.step()
+
+        else:
+            # Stage 2: SRGAN, from SRResNet's weights
+            if step == args.steps_mse + 1:
+                G.load_state_dict(R.state_dict())
+            for group in opt_g.param_groups + opt_d.param_groups:
+                group["lr"] = args.lr * (0.1 if step > args.decay_at else 1.0)
+
+            # Update D, in two passes: batch norm must not mix real and fake
+            x_fake = G(x_low)
+            real, fake = D(x), D(x_fake.detach())
+            loss_d = d_loss(real, fake)
+            opt_d.zero_grad()
+            loss_d.backward()
+            opt_d.step()
+
+            # Update G: Eq. 3
+            D.requires_grad_(False)
+            if vgg:
+                content = args.lambda_vgg * vgg_loss(vgg, x_fake, x)
+            else:
+                content = mse_loss(x_fake, x)
+            loss_g = content + args.lambda_adv * g_loss(D(x_fake))
+            opt_g.zero_grad()
+            loss_g.backward()
+            opt_g.step()
+            D.requires_grad_(True)
+
+        best = R if step <= args.steps_mse else G
+        if step % args.log_every == 0 or step == run.first + 1:
+            decibels = held_out_psnr(best, x_fixed)
+        run.report({"stage": 1.0 if best is R else 2.0, "loss_d": loss_d, "loss_g": loss_g,
+                    "content": content, "PSNR": decibels, "D(x)": real.sigmoid(),
+                    "D(G(x))": fake.sigmoid()}, lambda net=best: sample(R, net, x_fixed),
+                   n_cols=10)
+
+
+# ----------------------------------------------------------------------------------------------
+# The run: files, flags, messages. The same text in every folder: whoever edits it in dcgan/train.py
+# copies it to the others with `python tests/copy_run.py`.
+
+import hashlib
+import io
+import math
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+
+from torch.nn.utils import parameters_to_vector
+
+from common.data import BadFile, fail, portable
+from common.images import numbered, save_curves, save_gif, save_grid, write_bytes
+
+
+class Run:
+    """A run and its folder --out: ckpt.pt, log.csv, losses.png, samples/. Made before the data are
+    read; `keep` is told what training changes, `steps` are the loop, `report` ends a step."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.out, self.step, self.log_bytes = args, Path(args.out), 0, 0
+        self.path, self.log = self.out / "ckpt.pt", self.out / "log.csv"
+        self.images, self.stop = args.batch_size, []  # images a step; a signal that came
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            fail(f"{NAME} runs in one process, on one GPU: start it with python, not torchrun")
+        self.lock = lock(self.out)
+        if self.path.exists() and not args.resume:
+            fail(f"{self.path.resolve()} exists: --resume goes on, --out DIR starts another run")
+        try:
+            probe = torch.zeros(1, device=args.device)
+            probe.item()  # "meta" has no numbers
+        except Exception as e:  # each backend raises its own kinds
+            fail(f"--device {args.device}: {str(e).splitlines()[0]}")
+        self.device = probe.device
+        torch.backends.cudnn.benchmark = True  # shapes stay. TF32 as torch has it: in convolutions
+        self.reading = {"root": args.data_root, "device": self.device, "workers": args.workers,
+                        "skip_bad": args.skip_bad}
+        scale = f"a small setting; --paper: {SCALE}"
+        if all(getattr(args, k) == v for k, v in PAPER.items() if k != "data" and "every" not in k):
+            scale = f"the paper's scale, with steps for {PAPER.get('data', args.data)}"
+        print(f"{NAME}: {args.data} at {args.size} px on {self.device}, {scale}", flush=True)
+
+    def keep(self, *sets, values: dict | None = None, facts: dict | None = None, **parts) -> None:
+        """sets: the data. parts: tensors, and what has a state_dict: all that training changes;
+        values: plain ones, kept in run.values. --resume makes them what the checkpoint holds.
+        facts: plain ones that it must find as they are."""
+        self.parts, self.values, channels = parts, values or {}, [data.channels for data in sets]
+        self.facts = {"paper": NAME, "classes": sets[0].classes, **(facts or {}),
+                      "channels": channels if len(sets) > 1 else channels[0]}
+        self.settings = {k: v for k, v in vars(self.args).items() if k not in ("out", "resume")}
+        self.settings["data"] = sets[0].name
+        for part in parts.values() if self.device.type == "cuda" else ():
+            for group in part.param_groups if isinstance(part, torch.optim.Adam) else ():
+                group["fused"] = True
+        try:
+            if self.args.resume:
+                self.fill(load_checkpoint(self.path))
+        except Exception as e:  # a file may hold anything
+            fail(f"{self.path.resolve()} does not fit ({str(e).splitlines()[0]}): a run keeps its "
+                 "networks' flags, and its data's channels and classes")
+
+    def fill(self, ckpt: dict) -> None:
+        if (saved := {k: ckpt[k] for k in self.facts}) != self.facts:
+            raise ValueError(f"{saved}, now {self.facts}")
+        for name, part in self.parts.items():
+            if isinstance(part, torch.Tensor):
+                part.set_(ckpt[name].to(part))
+            elif isinstance(part, torch.optim.Optimizer):  # flags given now override
+                groups = zip(ckpt[name]["param_groups"], part.param_groups, strict=True)
+                part.load_state_dict({**ckpt[name], "param_groups": [
+                    old | new | {"params": old["params"]} for old, new in groups]})
+                if any(t.shape not in (p.shape, ()) for p, state in part.state.items()
+                       for t in state.values() if t is not None):
+                    raise ValueError(f"{name} has other shapes")
+            else:
+                part.load_state_dict(ckpt[name])
+        self.values = {name: ckpt[name] for name in self.values}
+        self.step, self.log_bytes = int(ckpt["step"]), int(ckpt["log_bytes"])
+
+    def steps(self, last: int, work: Sequence[float] = ()) -> Iterator[int]:
+        """From the step after the checkpoint's to the last, each with its own seed. A first Ctrl-C
+        or SIGTERM lets one end. work, where steps differ: what is done after each, for the ETA."""
+        self.first, self.last, self.work = self.step, last, work or range(last + 1)
+        self.began, self.shown = time.monotonic(), (time.monotonic(), self.step)
+        (self.out / "samples").mkdir(parents=True, exist_ok=True)
+        for path in numbered(self.out / "samples"):
+            if int(path.stem) > self.step or not self.draws(int(path.stem)):
+                path.unlink()  # it will come again, or was drawn for a signal
+        with open(self.log, "a" if self.args.resume else "w") as f:
+            f.truncate(min(f.tell(), self.log_bytes))  # these rows will come again
+        if not self.args.resume:
+            self.save()  # from here on a run that is killed resumes
+        handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            handlers = {n: signal.signal(n, lambda n, _: (  # a second one stops at once
+                self.stop.append(n), signal.signal(n, signal.SIG_DFL)))
+                for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self.step < last:
+                self.step += 1
+                torch.manual_seed(self.args.seed * 1_000_003 + self.step)  # of (seed, step) alone
+                yield self.step
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        self.end("done", "sample.py", "--ckpt", self.path)
+
+    def draws(self, step: int) -> bool:
+        return step == 1 or step % self.args.sample_every == 0 or step == self.last
+
+    def report(self, terms: dict, draw: Callable[[], torch.Tensor], n_cols: int = 8) -> None:
+        """Ends a step with what is due: the terms' means as a row of log.csv and a status line; a
+        grid of draw(); a checkpoint. A NaN ends the run before it is saved, a signal after."""
+        step, args, stop = self.step, self.args, self.stop[:1]
+        logs, late = step % args.log_every == 0, time.monotonic() - self.shown[0] > 10
+        stays = args.keep_every > 0 and step % args.keep_every == 0
+        saves = stays or stop or step % args.save_every == 0 or step == self.last
+        if logs or late or saves:
+            means = {name: torch.as_tensor(v).mean().item() for name, v in terms.items()}
+            self.check_finite(means)
+        if logs:
+            with open(self.log, "a") as f:
+                f.write("" if f.tell() else ",".join(["step", *means]) + "\n")
+                f.write(",".join([str(step), *(f"{v:.5f}" for v in means.values())]) + "\n")
+        if logs or late:
+            self.show(means)
+        if self.draws(step) or stop:
+            save_grid(self.out / f"samples/{step:06d}.png", draw(), n_cols)
+            save_curves(self.out / "losses.png", self.log)
+        if saves:
+            self.save()
+        if stays:
+            shutil.copyfile(self.path, self.out / f"ckpt-{step:06d}.pt")
+        if stop:
+            self.end("stopped", "train.py", "--resume", "--out", self.out)
+            sys.exit(128 + stop[0])
+
+    def show(self, means: dict[str, float]) -> None:
+        """The status line: on a terminal rewritten in place and cut to its width."""
+        now, (before, step), work = time.monotonic(), self.shown, self.work
+        left = (work[self.last] - work[self.step]) / (work[self.step] - work[self.first])
+        speed = (self.step - step) * self.images / max(now - before, 1e-9)
+        eta = timedelta(seconds=round(left * (now - self.began)))
+        line = (f"step {self.step}/{self.last}  ETA {eta}  {speed:.1f} images/s  "
+                + "  ".join(f"{name} {v:.3f}" for name, v in means.items()))
+        tty, self.shown = sys.stdout.isatty(), (now, self.step)
+        print(f"\r\x1b[K{line[:shutil.get_terminal_size().columns - 1]}" if tty else line,
+              end="" if tty else "\n", flush=True)
+
+    def check_finite(self, terms: dict[str, float]) -> None:
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                fail(f"{name} is not finite at step {self.step}; last good checkpoint: "
+                     f"{self.path.resolve()}")
+
+    def save(self) -> None:
+        """Tensors and plain values alone. A kill or a full disk leaves the last good file."""
+        self.check_finite({name: parameters_to_vector(part.parameters()).norm(math.inf).item()
+                           for name, part in self.parts.items() if hasattr(part, "parameters")})
+        states = {name: part if isinstance(part, torch.Tensor) else part.state_dict()
+                  for name, part in self.parts.items()}
+        buffer = io.BytesIO()  # in memory first: a full disk is then a plain OSError
+        torch.save({**self.facts, **self.values, **states, "args": self.settings, "step": self.step,
+                    "log_bytes": self.log.stat().st_size}, buffer)
+        write_bytes(self.path, buffer.getbuffer())
+
+    def end(self, what: str, script: str, *flags) -> None:
+        if pictures := numbered(self.out / "samples"):
+            save_gif(self.out / "samples.gif", pictures)
+        command = shlex.join(["python", str(Path(__file__).with_name(script)), *map(str, flags)])
+        print(f"\n{what} after step {self.step}: see {self.out}/samples.gif; next: {command}")
+
+
+def lock(folder: Path):
+    """While this process lives, no other starts a run in the folder."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    name = hashlib.sha256(os.fsencode(f"{os.getuid()} {folder.resolve()}")).hexdigest()
+    file = open(Path(tempfile.gettempdir(), f"{name}.lock"), "w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        fail(f"{folder.resolve()}: a run is going on there, --out DIR starts another")
+    return file
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Nothing that a file holds is executed: tensors and plain types only."""
+    try:
+        with zipfile.ZipFile(path) as file:  # torch does not look at its checksums
+            if file.testzip():
+                raise ValueError
+        ckpt = torch.load(path, map_location="cpu", weights_only=True)
+        paper, _ = ckpt["paper"], ckpt["args"].items()
+    except FileNotFoundError:
+        fail(f"no checkpoint at {path.resolve()}: start the run without --resume")
+    except Exception as e:  # torch's readers raise many kinds
+        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}, not of {NAME}")
+    return ckpt
+
+
+PAPER: dict = {}  # what --paper changes
+settings(lambda flag, here, paper, *_, **__: paper != here and PAPER.update(
+    {flag[2:].replace("-", "_"): paper}))
+SCALE = ", ".join(f"{name} {value}" for name, value in PAPER.items() if "every" not in name)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Flags given now > the checkpoint's (--resume) > --paper's > those of settings()."""
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=lambda prog:
+        argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100))
+    p.error, ranges = fail, {}  # fail: one line, without the usage
+
+    def add(flag, here, paper, help, choices=None, low=None, below=None):
+        kind, help = type(here), help if paper == here else f"{help}; paper: {paper}"
+        options = {"action": argparse.BooleanOptionalAction} if kind is bool else {
+            "type": kind, "choices": choices}
+        name = p.add_argument(flag, default=here, help=help, **options).dest
+        if kind in (int, float):  # where nothing is said, an int from 1 on, a float from 0 on
+            ranges[name] = ((kind is int) if low is None else low,
+                            below or (10**9 if kind is int else math.inf))
+
+    settings(add)
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    add("--keep-every", 0, 0, "steps between checkpoints that stay, ckpt-STEP.pt; 0: none", low=0)
+    add("--workers", 4, 4, "readers of a set too large to keep", low=0)
+    add("--seed", 0, 0, "of weights, noise, the data's order", low=0, below=2**32)
+    add("--device", str(best), str(best), "cuda, mps or cpu; the best there is")
+    p.add_argument("--data-root", type=portable, help="for downloads; else data/ in here")
+    add("--out", f"runs/{NAME}", f"runs/{NAME}", "the folder of this run")
+    add("--skip-bad", False, False, "leave unreadable images out, do not stop")
+    add("--paper", False, False, f"the paper's scale: {SCALE}")
+    add("--resume", False, False, "go on from OUT/ckpt.pt; flags given now override")
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = p.parse_args(argv)
+    if args.paper:
+        p.set_defaults(**PAPER)
+    if args.resume:  # the run's own flags come first, checked like any
+        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"].items()
+        argv = [f"--{'no-' * (v is False)}{k.replace('_', '-')}" + f"={v}" * (type(v) is not bool)
+                for k, v in saved if v is not None] + argv
+    args = p.parse_args(argv)
+    for name, (low, below) in ranges.items():
+        if not low <= getattr(args, name) < below:
+            fail(f"--{name.replace('_', '-')} {getattr(args, name)} is not in [{low:g}, {below:g})")
+    return args
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any name
+    try:
+        train(parse_args())
+    except KeyboardInterrupt:  # before the first step
+        sys.exit(130)
+    except (BadFile, OSError) as e:  # a file that vanished, a full disk, a folder that is closed
+        fail(f"{e}: mend that, or change --out; a checkpoint there is whole, and --resume goes on")
+    except (RuntimeError, MemoryError) as e:
+        if isinstance(e, RuntimeError) and "allocate" not in str(e):
+            raise
+        fail("out of memory: lower --batch-size or --size")
