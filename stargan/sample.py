@@ -184,15 +184,15 @@ def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
 
 
 def save_sheet(path: Path, rows: torch.Tensor, texts: list[str]) -> None:
-    """rows (n, n_cols, c, h, w), twice as large, under a text for each column, a word a line."""
+    """rows (n, n_cols, c, h, w), twice as large, each column under a text."""
     rows = rows.cpu().repeat_interleave(2, 3).repeat_interleave(2, 4)
     c, h, w = rows.shape[2:]
     head = []
     for text in texts:
         tile = Image.new("L", (w, h), "white")
         ImageDraw.Draw(tile).multiline_text(
-            (w // 2, h - 2), text.replace("_", "\n").replace(" ", "\n"), "black",
-            ImageFont.load_default(10), "md", spacing=1, align="center")
+            (w // 2, h - 2), text.replace("_", " "), "black", ImageFont.load_default(10), "md",
+            spacing=1, align="center")
         head.append(torch.from_numpy(np.array(tile)).expand(c, h, w) / 127.5 - 1)
     save_grid(path, torch.cat([torch.stack(head)[None], rows]).flatten(0, 1), n_cols=len(texts))
 
@@ -227,15 +227,15 @@ def figures(nets: torch.nn.ModuleDict, ckpt: dict, args: argparse.Namespace, out
         c_new = c
         for i in places:
             c_new = change(c_new, domains, i)
-        several[" + ".join(names[i] for i in places)] = G(x, c_new)
+        several["\n+ ".join(names[i] for i in places)] = G(x, c_new)
     columns = torch.stack([x, *x_fake, *several.values(), G(x_fake[0], c)], 1)
-    texts = ["input", *names, *several, f"{names[0]}, back"]
+    texts = ["input", *names, *several, f"{names[0]},\nback"]
     save_sheet(out / "fig4.png", columns, texts)
     print(f"wrote samples.png, fig4.png, generated.png to {out}")
     if len(domains) > 1:  # Fig. 7: the mask says the right data set, and the wrong one
         right = [change(c, domains, i) for i in range(sizes_of(ckpt)[0], len(names))]
         wrong = [torch.cat([one[:, :-2], one[:, -2:].flip(1)], 1) for one in right]
-        texts = ["input", *names[-len(right):], *(f"{name}, wrong" for name in names[-len(right):])]
+        texts = ["input", *names[-len(right):], *(f"{name},\nwrong mask" for name in names[-len(right):])]
         fakes = [G(x, one) for one in (*right, *wrong)]
         save_sheet(out / "fig7.png", torch.stack([x, *fakes], 1), texts)
         print("and fig7.png")
