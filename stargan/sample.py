@@ -235,9 +235,9 @@ def figures(nets: torch.nn.ModuleDict, ckpt: dict, args: argparse.Namespace, out
     if len(domains) > 1:  # Fig. 7: the mask says the right data set, and the wrong one
         right = [change(c, domains, i) for i in range(sizes_of(ckpt)[0], len(names))]
         wrong = [torch.cat([one[:, :-2], one[:, -2:].flip(1)], 1) for one in right]
-        texts = ["input", *names[-len(right):], *(f"{name},\nwrong mask" for name in names[-len(right):])]
-        fakes = [G(x, one) for one in (*right, *wrong)]
-        save_sheet(out / "fig7.png", torch.stack([x, *fakes], 1), texts)
+        texts = names[-len(right):]
+        save_sheet(out / "fig7.png", torch.stack([x, *(G(x, one) for one in right + wrong)], 1),
+                   ["input", *texts, *(f"{name},\nwrong mask" for name in texts)])
         print("and fig7.png")
 
 

@@ -39,7 +39,7 @@ def settings(add) -> None:
     add("--data-2",        "",       "", "a second such set, to learn its domains too [Sec. 3.2]")
     add("--attributes",    "",       "", "names to learn: a/b,c where a and b exclude each other")
     add("--size",          32,      128, "height and width [Sec. 5.2]", (16, 32, 64, 128, 256))
-    add("--width",         16,       64, "channels at the image [App. 7.2]")
+    add("--width",         32,       64, "channels at the image [App. 7.2]")
     add("--n-blocks",       3,        6, "residual blocks of G [App. 7.2]")
     add("--lambda-cls",   1.0,      1.0, "weight of the domains' losses [Sec. 3.1]")
     add("--lambda-rec",  10.0,     10.0, "weight of the reconstruction [Sec. 3.1]")
@@ -47,13 +47,13 @@ def settings(add) -> None:
     add("--n-critic",       5,        5, "updates of D per update of G [Sec. 5.3]")
     add("--flip",        True,     True, "mirror half of the images [Sec. 5.3]")
     add("--batch-size",     4,       16, "images a step [Sec. 5.3]", low=2)
-    add("--lr",          3e-4,     1e-4, "Adam's learning rate, which falls to 0 over the second "
+    add("--lr",          5e-4,     1e-4, "Adam's learning rate, which falls to 0 over the second "
         "half of --steps [Sec. 5.3]")
     add("--beta1",        0.5,      0.5, "Adam's beta1 [Sec. 5.3]", below=1)
-    add("--steps",       4000,   40_693, "updates of G by each set; 20 epochs of 162,770 images, "
+    add("--steps",       2000,   40_693, "updates of G by each set; 20 epochs of 162,770 images, "
         "16 for each of 5 updates of D [Sec. 5.3]")
     add("--log-every",     25,      100, "steps between rows of log.csv")
-    add("--sample-every", 100,     1000, "steps between sample grids")
+    add("--sample-every",  50,     1000, "steps between sample grids")
     add("--save-every",   250,     1000, "steps between checkpoints")
 
 

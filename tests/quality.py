@@ -371,9 +371,10 @@ def judge_stargan(paper: str, args: argparse.Namespace) -> bool:
 
     Each image is translated into each domain that it is not in; of two data sets, the first one's.
     "asked": how many of them the classifier sees there, and in none that the domain excludes; "the
-    rest": how many of all other attributes of the data, learnt by G or not, it sees as they were.
-    Both beside what it sees in the images untranslated, which for the rest is what could be had.
-    Targets, over all translations: 85 % asked, 80 % the rest (classes leave none).
+    rest": how many of all other attributes of the data it sees as they were, and of these alone
+    those that G has learnt, and that no label has named. All beside what it sees in the images
+    untranslated, which for the rest is what could be had. Targets, over all translations: 85 %
+    asked, 80 % the rest (classes leave none).
     """
     sample, train = load(paper, "sample"), load(paper, "train")
     nets, ckpt = sample.load_generator(args.ckpt or Path(f"runs/{paper}/ckpt.pt"))
@@ -395,11 +396,12 @@ def judge_stargan(paper: str, args: argparse.Namespace) -> bool:
     print(f"{paper}: {data.name} at {run['size']} px, step {ckpt['step']:,}, {len(x):,} "
           f"{'images of the training' if held is data else 'held-out images'}; the classifier is "
           f"right on {', '.join(f'{n} {a:.1%}' for n, a in zip(known, accuracy, strict=True))}")
-    sums = []
-    table = [["domain", "translations", "asked", "untranslated", "the rest", "untranslated"]]
+    kinds = ["asked", "the rest", "learnt", "unnamed"]
+    table, sums = [["domain", "images", *kinds, *(f"before: {kind}" for kind in kinds)]], 0
     for k, at, names in sample.groups(domains):
         group = columns[at:at + len(names)]
         others = [i for i in range(len(known)) if i not in group and not data.classes]
+        learnt = [i for i in others if i in columns]
         for place in range(at, at + len(names) if k == 0 else at):
             rows = (truth[:, columns[place]] == 0) | (len(names) == 1)
             c = sample.join(truth[rows][:, columns], 0, sample.sizes_of(ckpt))
@@ -409,16 +411,16 @@ def judge_stargan(paper: str, args: argparse.Namespace) -> bool:
                               zip(images.split(250), c.split(250), strict=True)])
             wanted = truth[rows].clone()
             wanted[:, columns] = c[:, :len(columns)]
-            seen = [(r[:, group].all(1).double().mean(), r[:, others].double().mean())
-                    for r in (right(fake, wanted), right(images, wanted))]
-            values = torch.stack([seen[0][0], seen[1][0], seen[0][1], seen[1][1]])
-            sums.append(torch.cat([values * len(fake), torch.tensor([float(len(fake))])]))
-            table.append([names[place - at], f"{len(fake):,}", *(f"{v:.1%}" for v in values)])
-    *values, n = torch.stack(sums).sum(0).tolist()
-    values = [value / n for value in values]
-    table.append(["all", f"{n:,.0f}", *(f"{v:.1%}" for v in values)])
+            shares = torch.stack([share.double().mean() for r in (right(fake, wanted),
+                                                                  right(images, wanted))
+                                  for share in (r[:, group].all(1), r[:, others], r[:, learnt],
+                                                r[:, [i for i in others if i not in learnt]])])
+            sums += torch.cat([shares, torch.ones(1)]) * len(fake)
+            table.append([names[place - at], f"{len(fake):,}", *(f"{v:.1%}" for v in shares)])
+    shares = sums[:-1] / sums[-1]
+    table.append(["all", f"{sums[-1]:,.0f}", *(f"{v:.1%}" for v in shares)])
     show(table)
-    return values[0] >= 0.85 and (bool(data.classes) or values[2] >= 0.8)
+    return bool(shares[0] >= 0.85 and (data.classes or shares[1] >= 0.8))
 
 
 TRANSLATORS = {  # paper -> its own judge, which says whether it passes
