@@ -65,7 +65,8 @@ def official(theirs: dict) -> torch.nn.ModuleDict:
     G = Generator(n, channels, width, n_blocks=(len(weights) - 6) // 2)
     G.load_state_dict(state)
     run = {**dict.fromkeys(["data", "data_root", "skip_bad"]), "size": 128}
-    theirs.update(args=run, domains=OFFICIAL.get(n, [[[str(i)] for i in range(1, n + 1)]]))
+    domains = OFFICIAL.get(n, [[[str(i)] for i in range(1, n + 1)]])
+    theirs.update(args=run, domains=domains, one_of_n=[of_set is RAFD for of_set in domains])
     return torch.nn.ModuleDict({"G": G})
 
 
@@ -124,6 +125,8 @@ def targets(nets: torch.nn.ModuleDict, ckpt: dict, x: torch.Tensor,
         k, *others = set(met.values())
         if others:
             fail(f"--set {wish}: a label has domains of one data set, these are of two")
+        if ckpt["one_of_n"][k] and any(value == 0 for _, value in values):
+            fail(f"--set {wish}: a class is left for another one alone, name that")
         open_ = ["/".join(names) for of, at, names in groups(domains) if of == k and not any(
             at <= i < at + len(names) and (value != 0 if len(names) > 1 else value is not None)
             for i, value in values)]

@@ -399,8 +399,8 @@ def test_two_sets(place, photos, capfd):
     assert translated("--ckpt", "run/ckpt.pt") == 0 and Path("run/figures/fig7.png").exists()
     args = "--ckpt", "run/ckpt.pt", "--input", "photos/photo.png"
     assert translated(*args, "--set", "a", "--out", "out") == 0
-    assert translated(*args, "--set", "a,smiling", "--out", "out") == 2
-    assert refused(capfd, "two")
+    for wish, says in (("a,smiling", "two"), ("a=0", "class")):
+        assert translated(*args, "--set", wish, "--out", "out") == 2 and refused(capfd, says)
     nets, ckpt = sample.load_generator("run/ckpt.pt")
     x = saved["x_fixed"][:1]
     assert sample.targets(nets, ckpt, x, "b")["b"].tolist() == [[0, 0, 0, 0, 0, 0, 1, 0, 1]]
