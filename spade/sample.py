@@ -1,130 +1,294 @@
-"""Figures of the DCGAN paper, from a checkpoint of dcgan/train.py.
+"""Figures of the SPADE paper from a checkpoint of spade/train.py, and images of your label maps.
 
-    python dcgan/sample.py                          from runs/dcgan/ckpt.pt into runs/dcgan/figures/
-    python dcgan/sample.py --ckpt path/to/ckpt.pt --out figures
-    python dcgan/sample.py --vectors 4 17 32  8 9 51  0 3 77    Fig. 7 by numbers in candidates.png
-    python dcgan/sample.py --n 10000 --each pngs --real reals   single files, for the FID tools
+    python spade/sample.py                             from runs/spade/ckpt.pt into its figures/
+    python spade/sample.py --edit glasses=skin,hat=hair     classes that are changed, in edit.png
+    python spade/sample.py --input maps --out images   a file or a folder of label maps
+    python spade/sample.py --style photos              of a run with --encoder: styles of these
+    python spade/sample.py --official latest_net_G.pth --input maps --out images
+    python spade/sample.py --n 500 --each pngs --real photos    single files, of held-out maps
 """
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from model import Generator
+from model import Encoder, Generator, n_maps, semantics
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
-from common.data import Data, load_attributes, load_images
-from common.images import grid, save_gif, save_grid
+from common.data import Data, load_label_maps
+from common.folders import images_below
+from common.images import PALETTE, grid, read_ids, read_image, save_gif, save_grid
 
 NAME = "spade"
-# Fig. 7 with the drawn faces: A - B + C should wear glasses and not smile
-CONCEPTS = [dict(zip(("glasses", "smiling"), on, strict=True)) for on in ((1, 1), (0, 1), (0, 0))]
+OFFICIAL = {  # channels of m -> classes, the first one's id, that of no class, edges, size
+    184: (182, 0, 255, True, 256), 151: (150, 1, 255, False, 256), 36: (35, 0, -1, True, 512)}
 
 
 def settings(add) -> None:
-    add("--vectors", type=int, nargs=9, metavar="I",
-        help="Fig. 7: three samples each for A, B, C, by their number in candidates.png")
+    add("--input", type=Path, help="your label map, or folder of them, to make images of in --out")
+    add("--instances", type=Path, help="its instance maps, of the same names; without them a run "
+        "that knows such takes the label map's own edges")
+    add("--edit", default="", help="classes to turn into others, as hat=hair,4=5")
+    add("--style", type=Path, help="your photo, or folder of them, whose style is taken; of a run "
+        "with --encoder")
+    add("--official", type=Path, dest="ckpt", metavar="PTH", default=argparse.SUPPRESS,
+        help="instead of --ckpt, a G saved by the authors' code for COCO-Stuff, ADE20K or "
+        "Cityscapes, to use with --input")
 
 
 def build(ckpt: dict) -> Generator:
-    """G as it was saved, with batch norm's running averages, as in train.py's sample."""
+    """G as it was saved, with the running averages of its batch norms."""
+    if "paper" not in ckpt:
+        return official(ckpt)
     run = ckpt["args"]
-    G = Generator(run["size"], ckpt["channels"], run["z_dim"], run["width"])
+    n = n_maps(len(ckpt["classes"]), run["unknown"], ckpt["instances"])
+    G = Generator(n, run["size"], ckpt["channels"], run["width"], run["hidden"],
+                  run["z_dim"] * run["encoder"])
     G.load_state_dict(ckpt["G"])
     return G.eval()
 
 
-def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """z (n, z_dim), uniform in (-1, 1), as in train.py."""
-    return torch.rand(n, z_dim, device=device) * 2 - 1
+def official(theirs: dict) -> Generator:
+    """G from latest_net_G.pth of the authors' code: its names are ours, shapes tell the rest."""
+    hidden, n = theirs["up_3.norm_0.mlp_shared.0.weight"].shape[:2]
+    c_out, width = theirs["conv_img.weight"].shape[:2]
+    if n not in OFFICIAL:
+        fail(f"--official: this G takes {n} channels; looked for 184 (COCO-Stuff), 151 (ADE20K) or "
+             "36 (Cityscapes)")
+    n_classes, first, unknown, has_edges, size = OFFICIAL[n]
+    fc = theirs["fc.weight"]
+    G = Generator(n, size, c_out, width, hidden, z_dim=fc.shape[1] if fc.ndim == 2 else 0)
+    G.load_state_dict(theirs)
+    run = {"size": size, "unknown": unknown, "z_dim": fc.shape[1], "encoder": fc.ndim == 2}
+    theirs |= {"args": {**run, "data": None, "data_root": None, "skip_bad": False},
+               "classes": list(map(str, range(n_classes))), "instances": has_edges, "first": first}
+    return G.eval()
 
 
-def generate(G: Generator, ckpt: dict, n: int, seed: int = 0) -> Iterator[torch.Tensor]:
-    """n images in [-1, 1], up to 250 at a time (b, c, h, w): a function of (G, n, seed)."""
+def known(ckpt: dict) -> None:
+    if "x_fixed" not in ckpt:
+        fail("--official goes with --input and --out: no data are known of that generator")
+
+
+def held_out(ckpt: dict) -> Data:
+    """What the run did not train on, as in train.py."""
+    known(ckpt)
+    run, unknown = ckpt["args"], ckpt["args"]["unknown"]
+    held = load_label_maps(run["data"], run["size"], split="test", root=run["data_root"],
+                           n_classes=len(ckpt["classes"]), skip_bad=run["skip_bad"],
+                           ignore=unknown if unknown >= 0 else None,
+                           device=ckpt["x_fixed"].device)
+    if held.channels != ckpt["channels"] or (len(held[:1]) > 2) != ckpt["instances"]:
+        fail(f"{held.name} is of another kind than the run's data: grey or in colour, or with "
+             "instance maps")
+    n = len(held) - len(held) // 6
+    return held.subset(n, len(held)) if held.split == "train" and n < len(held) else held
+
+
+def some_held_out(ckpt: dict, n: int, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """n of them by the seed, as (x, y[, instances]), 50 at a time; where n is more than there are,
+    all come once before one comes again."""
+    held, draw = held_out(ckpt), torch.Generator().manual_seed(seed)
+    index = [torch.randperm(len(held), generator=draw) for _ in range(-(-n // len(held)))]
+    return (held[part] for part in torch.cat(index)[:n].split(50))
+
+
+def sample_z(n: int, ckpt: dict, device: torch.device | str = "cpu") -> torch.Tensor | None:
+    """z (n, z_dim), standard normal, of a run with --encoder."""
+    run = ckpt["args"]
+    return torch.randn(n, run["z_dim"], device=device) if run["encoder"] else None
+
+
+@torch.no_grad()
+def paint(G: Generator, ckpt: dict, y: torch.Tensor, instances: torch.Tensor | None = None,
+          z: torch.Tensor | None = None) -> torch.Tensor:
+    """Images (n, c, h, w) of label maps (n, h, w)."""
+    device = next(G.parameters()).device
+    run, parts = ckpt["args"], []
+    if ckpt["instances"] and instances is None:
+        instances = y
+    for k in range(0, len(y), 8):  # m has a channel for each class
+        i = slice(k, k + 8)
+        m = semantics(y[i].to(device), len(ckpt["classes"]), run["unknown"],
+                      instances[i].to(device) if ckpt["instances"] else None)
+        parts.append(G(m, z[i].to(device) if run["encoder"] else None))
+    return torch.cat(parts)
+
+
+def generate(G: Generator, ckpt: dict, parts: Iterable[tuple[torch.Tensor, ...]], seed: int = 0
+             ) -> Iterator[torch.Tensor]:
+    """Images of each (x, y[, instances]): x is not looked at. z, if there is one, by the seed."""
     torch.manual_seed(seed)
-    z = sample_z(n, ckpt["args"]["z_dim"], ckpt["z_fixed"].device)
-    return (G(part) for part in z.split(250))
+    device = next(G.parameters()).device
+    return (paint(G, ckpt, y, *i, z=sample_z(len(y), ckpt, device)) for _, y, *i in parts)
 
 
 def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[str, torch.Tensor]]:
-    """For --each: names and pictures."""
-    pictures = (x for part in generate(G, ckpt, args.n, args.seed) for x in part)
+    """For --each: names and pictures, of held-out label maps."""
+    parts = some_held_out(ckpt, args.n, args.seed)
+    pictures = (x for part in generate(G, ckpt, parts, args.seed) for x in part)
     return ((f"{i:06d}", x) for i, x in enumerate(pictures))
 
 
-def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
-    """For --real: the set that the run was shown."""
-    return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
+class Photos:
+    """Of photos and label maps the photos."""
+
+    def __init__(self, pairs: Data):
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index) -> torch.Tensor:
+        return self.pairs[index][0]
 
 
-def judge(x: torch.Tensor, faces: Data) -> torch.Tensor:
-    """Scores (n, n_attributes) of images (n, c, h, w), > 0 where an attribute seems present.
-
-    A ridge regression from the pixels of 4,000 drawn faces to their known attributes [ours].
-    """
-    pixels, a = faces[:4000]
-    X = torch.cat([pixels.flatten(1), torch.ones(len(pixels), 1)], 1)
-    W = torch.linalg.solve(X.T @ X + 30 * torch.eye(X.shape[1]), X.T @ (2 * a - 1))
-    return torch.cat([x.flatten(1), torch.ones(len(x), 1)], 1) @ W
+def real(ckpt: dict, args: argparse.Namespace, **reading) -> Photos:
+    """For --real: what the pictures of --each should look like."""
+    return Photos(held_out(ckpt))
 
 
-def exemplars(scores: torch.Tensor, names: list[str], concept: dict[str, int]) -> list[int]:
-    """The three samples that show a concept most clearly: its weakest attribute is strongest."""
-    sides = [scores[:, names.index(k)] * (1 if v else -1) for k, v in concept.items()]
-    return torch.stack(sides).amin(0).topk(3).indices.tolist()
+Named = Iterator[tuple[Path, tuple[torch.Tensor, ...]]]
 
 
-def arithmetic(G: Generator, z: torch.Tensor, picks: list[int]) -> torch.Tensor:
-    """Fig. 7, (24, c, h, w), 8 a row: of A, B and C the three exemplars and the picture of their
-    mean z; then, three a row, nine of A - B + C, its own in the middle, the others near it."""
-    z = z[picks].unflatten(0, (3, 3))
-    mean = z.mean(1)
-    y = mean[0] - mean[1] + mean[2]
-    noise = torch.rand(9, len(y), device=z.device) * 0.5 - 0.25  # [Fig. 7: uniform, +-0.25]
-    noise[4] = 0
-    left = G(torch.cat([z, mean[:, None]], 1).flatten(0, 1)).unflatten(0, (3, 4))
-    right = G(y + noise).unflatten(0, (3, 3))
-    return torch.cat([left, torch.ones_like(left[:, :1]), right], 1).flatten(0, 1)
+def read_maps(args: argparse.Namespace, ckpt: dict) -> Named:
+    """Of --input, a label map, or all in and below a folder: the name of each below --out, and its
+    ids (1, size, size), perhaps with those of its instances. All are tried before one is used."""
+    source, run, n = args.input, ckpt["args"], len(ckpt["classes"])
+    folder, first = source if source.is_dir() else source.parent, ckpt.get("first", 0)
+    files = images_below(source) if source.is_dir() else [source]
+    out = {file: args.out / file.relative_to(folder).with_suffix(".png") for file in files}
+    made = args.out.resolve()
+    if source.resolve() in (made, *made.parents, *(path.resolve() for path in out.values())):
+        fail(f"--out {args.out} lies in --input: name another folder")
+
+    def read(file: Path) -> tuple[torch.Tensor, ...]:
+        y = read_ids(file, run["size"])[None].long()
+        wrong = y[((y < 0) | (y >= n + first)) & (y != run["unknown"])]
+        if len(wrong):
+            raise ValueError(f"id {wrong[0]}, but the run's are {first}..{n + first - 1}")
+        y = torch.where((y == run["unknown"]) | (y < first), run["unknown"], y - first)
+        if not args.instances:
+            return y,
+        maps = args.instances
+        maps = maps if maps.is_file() else maps / file.relative_to(folder)
+        return y, read_ids(maps, run["size"])[None].long()
+
+    bad = []
+    for file in files:
+        try:
+            read(file)
+        except (OSError, ValueError) as e:
+            bad.append(f"{file} ({getattr(e, 'strerror', None) or e})")
+    if bad:
+        fail(f"--input: {len(bad):,} of {len(files):,} cannot be used: {', '.join(bad[:5])}")
+    return ((out[file], read(file)) for file in files)
+
+
+def styles(source: Path, ckpt: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Photos (n, c, size, size), and the z (n, z_dim) that the encoder expects of them."""
+    if "E" not in ckpt:
+        fail("--style is for runs with --encoder: this one knows no styles")
+    files, size = images_below(source) if source.is_dir() else [source], ckpt["args"]["size"]
+    try:
+        x = torch.stack([read_image(file, size, ckpt["channels"]) for file in files]) / 127.5 - 1
+    except (OSError, ValueError) as e:
+        fail(f"--style {source}: {e}")
+    return x, style_of(x, ckpt)
+
+
+@torch.no_grad()
+def style_of(x: torch.Tensor, ckpt: dict) -> torch.Tensor:
+    run = ckpt["args"]
+    E = Encoder(run["size"], ckpt["channels"], run["width"], run["z_dim"])
+    E.load_state_dict(ckpt["E"])
+    return E.to(ckpt["z_fixed"].device).eval()(x.to(ckpt["z_fixed"].device))[0]
+
+
+def edited(y: torch.Tensor, changes: str, classes: list[str]) -> torch.Tensor:
+    """Label maps in which some classes have become others: "hat=hair,4=5"."""
+    ids = {str(i): i for i in range(len(classes))} | {name: i for i, name in enumerate(classes)}
+    done = y.clone()
+    for change in changes.split(","):
+        a, _, b = change.partition("=")
+        if a not in ids or b not in ids:
+            fail(f"--edit {change}: looked for two of {', '.join(classes)}, or their numbers, as "
+                 f"{classes[-1]}={classes[0]}")
+        done[y == ids[a]] = ids[b]
+    return done
+
+
+def painted(y: torch.Tensor) -> torch.Tensor:
+    """Label maps (n, h, w) in colours, (n, 3, h, w) in [-1, 1]."""
+    return PALETTE.to(y.device)[y % len(PALETTE)].permute(0, 3, 1, 2) / 127.5 - 1
 
 
 def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
-    run, device = ckpt["args"], ckpt["z_fixed"].device
-    if args.vectors and not all(0 <= i < 100 for i in args.vectors):
-        fail(f"--vectors {args.vectors}: candidates.png numbers its samples 0 to 99")
-    save_grid(out / "samples.png", G(ckpt["z_fixed"]), scale=2)  # as in the run's own grids
-
-    # Fig. 4: from each of nine random points to the next
-    torch.manual_seed(args.seed)
-    ends = sample_z(9, run["z_dim"], device)
-    rows = [torch.lerp(ends[:-1], ends[1:], t) for t in torch.linspace(0, 1, 10).tolist()]
-    save_grid(out / "fig4.png", G(torch.stack(rows, 1).flatten(0, 1)), n_cols=10, scale=2)
-    save_gif(out / "walk.gif", [grid(G(torch.lerp(ends[:-1], ends[1:], t)), scale=2)
-                                for t in torch.linspace(0, 1, args.frames).tolist()])
-
-    # Fig. 7: the exemplars are the user's, or with the drawn faces those with known attributes
-    z = sample_z(1000, run["z_dim"], device)
-    x = torch.cat([G(part) for part in z.split(250)])
-    captions = [f"{i}-{i + 9}" for i in range(0, 100, 10)]
-    save_grid(out / "candidates.png", x[:100], n_cols=10, captions=captions, scale=2)
-    picks, names = args.vectors, "ABC"
-    if not picks and run["data"] == "faces":
-        faces = load_attributes("faces", run["size"])
-        scores = judge(x.cpu(), faces)
-        picks = [i for concept in CONCEPTS for i in exemplars(scores, faces.attributes, concept)]
-        names = [", ".join(k if v else f"not {k}" for k, v in c.items()) for c in CONCEPTS]
-    print(f"wrote samples.png, fig4.png, walk.gif, candidates.png to {out}")
-    if not picks:
-        print("for fig7.png pick three samples for each of A, B, C in candidates.png: --vectors")
+    run, device, classes = ckpt["args"], next(G.parameters()).device, ckpt["classes"]
+    photos, z_given = styles(args.style, ckpt) if args.style else (None, None)
+    if args.instances and not ckpt["instances"]:
+        fail("--instances: the run was trained without instance maps")
+    if args.input:
+        if not args.out:
+            fail("--input needs --out DIR")
+        for k, (file, (y, *i)) in enumerate(read_maps(args, ckpt)):
+            torch.manual_seed(args.seed)  # the seed anew: none changes another
+            z = sample_z(1, ckpt, device) if z_given is None else z_given[[k % len(z_given)]]
+            y = edited(y, args.edit, classes) if args.edit else y
+            write_image(file, paint(G, ckpt, y, *i, z=z)[0])
+        print(f"wrote {k + 1:,} to {out}, of the central square of each map at {run['size']} px")
         return
-    fig7 = arithmetic(G, z, picks)
-    captions = [f"{sign} {name}" for sign, name in zip(" -+", names, strict=True)]
-    save_grid(out / "fig7.png", fig7, captions=captions, scale=2)
-    print("and fig7.png")
-    if not args.vectors:
-        found = judge(fig7[14:15].cpu(), faces)[0].tolist()
-        found = dict(zip(faces.attributes, found, strict=True))
-        print("A - B + C by the linear judge:", *(f"{k} {found[k]:+.2f}" for k in CONCEPTS[0]))
+    known(ckpt)
+    x, y, i = ckpt["x_fixed"], ckpt["y_fixed"], ckpt.get("i_fixed")
+    z, wrote = ckpt["z_fixed"] if run["encoder"] else None, []
+
+    def save(name: str, columns: list[torch.Tensor], scale: int = 2, **more) -> None:
+        rows = torch.stack([part.expand(-1, 3, -1, -1) for part in columns], 1)
+        n_cols = more.pop("n_cols", rows.shape[1])
+        save_grid(out / name, rows.flatten(0, 1), n_cols, scale=scale, **more)
+        wrote.append(name)
+
+    # Figs. 5 and 6: label map | output | photo; and which colour is which class
+    x_fake = paint(G, ckpt, y, i, z)
+    save("samples.png", [painted(y), x_fake, x], n_cols=9)
+    seen = y.unique()
+    key = painted(seen[:, None, None].expand(-1, 16, 16))
+    names = [classes[k] if k < len(classes) else "unknown" for k in seen.tolist()]
+    save("classes.png", [key], captions=names)
+
+    if args.edit:  # of maps that it changes: map | output | edited | its output
+        new = edited(y, args.edit, classes)
+        if len(rows := (new != y).flatten(1).any(1).nonzero()[:, 0]) == 0:
+            fail(f"--edit {args.edit}: none of the {len(y)} held-out label maps has that")
+        new_fake = paint(G, ckpt, new, i, z)
+        save("edit.png", [part[rows] for part in (painted(y), x_fake, painted(new), new_fake)],
+             n_cols=8)
+
+    if run["encoder"]:
+        # Fig. 9: one label map under several z
+        torch.manual_seed(args.seed)
+        some, y = sample_z(7, ckpt, device), y[:6]
+        several = [paint(G, ckpt, y, i, one.expand(len(y), -1)) for one in some]
+        save("latents.png", [painted(y), *several])
+
+        # Fig. 1: a label map in each row, in each column the style of the photo above it
+        if photos is None:
+            photos, z_given = x[-7:], style_of(x[-7:], ckpt)
+        photos, z_given = photos[:7].to(device), z_given[:7]
+        several = [paint(G, ckpt, y, i, one.expand(len(y), -1)) for one in z_given]
+        save("styles.png", [torch.cat([torch.ones_like(painted(y[:1])), painted(y)]), *(
+            torch.cat([photo[None], column]) for photo, column in zip(photos, several,
+                                                                      strict=True))])
+
+        # From each of four styles to the next
+        ends = torch.cat([some[:4], some[:1]])
+        at = torch.linspace(0, 4, args.frames + 1).tolist()[:-1]
+        film = [torch.lerp(ends[int(t)], ends[int(t) + 1], t % 1) for t in at]
+        save_gif(out / "walk.gif", [grid(paint(G, ckpt, y, i, one.expand(len(y), -1)), 3, scale=2)
+                                    for one in film], hold=0.12)
+        wrote.append("walk.gif")
+    print(f"wrote {', '.join(wrote)} to {out}")
 
 
 # ----------------------------------------------------------------------------------------------

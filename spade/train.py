@@ -27,8 +27,8 @@ NAME = "spade"
 
 def settings(add) -> None:
     #    flag              here  --paper    what it is [where the paper has it]
-    add("--data",       "faces", "ade20k",  "faces, drawn, or a folder with {train,val}_{img,label} "
-        "and perhaps _inst, where objects of a class are told apart [Sec. 4]")
+    add("--data",       "faces", "ade20k",  "faces, or a folder of {train,val}_{img,label} and "
+        "perhaps _inst, which tells objects of a class apart [Sec. 4]")
     add("--unknown",        255,     255,   "the id of pixels of no class; -1: there are none "
         "[authors' code]", low=-1)
     add("--size",            32,     256,   "height and width [Sec. 4]", SIZES)
@@ -44,10 +44,10 @@ def settings(add) -> None:
     add("--lambda-vgg",    10.0,    10.0,   "its weight [App. A]")
     add("--encoder",      False,   False,   "z, a style, from an image encoder [Sec. 3]")
     add("--z-dim",           64,     256,   "length of z [Fig. 14]")
-    add("--lambda-kld",     0.2,     0.2,   "weight of the divergence of z [authors' code: 0.05, of "
-        "the sum over the 4 images of one GPU]")
-    add("--jitter", 286 / 256, 286 / 256,   "side before a random crop to size, over size; 1: no "
-        "crop [authors' code]", low=1)
+    add("--lambda-kld",     0.2,     0.2,   "weight of the divergence of z [authors' code: "
+        "0.05, of the sum over the 4 images of one GPU]")
+    add("--jitter", 286 / 256, 286 / 256,   "side before a random crop to size, over size; 1: "
+        "no crop [authors' code]", low=1)
     add("--flip",          True,    True,   "mirror half of the images [authors' code]")
     add("--batch-size",       8,      32,   "images a step [App. A]")
     add("--lr",            1e-4,    1e-4,   "Adam's learning rate of G [App. A]")
