@@ -169,7 +169,7 @@ def train(args: argparse.Namespace) -> None:
     if args.batch_size % run.world:
         fail(f"--batch-size {args.batch_size} in {run.world} processes: a multiple of that")
     if args.vgg:
-        args.vgg = str(Path(args.vgg).expanduser().absolute())  # for a --resume from elsewhere
+        args.vgg = str(Path(args.vgg).expanduser().resolve())  # for a --resume from elsewhere
     vgg = load_vgg(args.vgg).to(run.device) if args.vgg else None
     data, held = load_data(args, run.reading)
     torch.manual_seed(args.seed)
