@@ -29,6 +29,8 @@ def settings(add) -> None:
     #    flag              here  --paper    what it is [where the paper has it]
     add("--data",       "faces", "ade20k",  "faces, or a folder of {train,val}_{img,label} and "
         "perhaps _inst, which tells objects of a class apart [Sec. 4]")
+    add("--classes",          0,       0,   "how many; 0: as many as the training maps show; "
+        "COCO-Stuff has 182 [Sec. 4]", low=0)
     add("--unknown",        255,     255,   "the id of pixels of no class; -1: there are none "
         "[authors' code]", low=-1)
     add("--size",            32,     256,   "height and width [Sec. 4]", SIZES)
@@ -66,7 +68,8 @@ def load_data(args: argparse.Namespace, reading: dict) -> tuple[Data, Data]:
     """To train on, photos and maps of size * jitter; and held-out ones: the val split, or, of a
     folder that has none, the last sixth."""
     reading = {**reading, "ignore": args.unknown if args.unknown >= 0 else None}
-    data = load_label_maps(args.data, round(args.size * args.jitter), **reading)
+    data = load_label_maps(args.data, round(args.size * args.jitter),
+                           n_classes=args.classes or None, **reading)
     held = load_label_maps(args.data, args.size, split="test", n_classes=len(data.classes),
                            **reading)
     if held.channels != data.channels or len(held[:1]) != len(data[:1]):

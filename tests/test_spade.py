@@ -436,6 +436,9 @@ def test_held_out_maps(place, capfd):
         train.load_data(args, {})
     err = capfd.readouterr().err
     assert "val_label/2.png (id 4, but the classes are 0..3)" in err and err.count("\n") == 1
+    args.classes = 5  # the training set lacks one of them
+    assert len(train.load_data(args, {})[0].classes) == 5
+    args.classes = 0
     for kind in ("img", "label", "inst"):
         for file in Path(f"set/val_{kind}").iterdir():
             file.unlink()
@@ -551,6 +554,9 @@ def test_instances_of_an_input(place):
 
 # The authors' checkpoints
 
+HIDDEN = 4  # theirs have 128
+
+
 def their_names(n: int, width: int, z_dim: int = 0) -> dict[str, tuple[int, ...]]:
     """latest_net_G.pth of their code: names and shapes."""
     shapes = {"conv_img.weight": (3, width, 3, 3), "conv_img.bias": (3,), "fc.bias": (16 * width,),
@@ -569,10 +575,10 @@ def their_names(n: int, width: int, z_dim: int = 0) -> dict[str, tuple[int, ...]
             shapes |= {f"{norm}.param_free_norm.running_mean": (c_in,),
                        f"{norm}.param_free_norm.running_var": (c_in,),
                        f"{norm}.param_free_norm.num_batches_tracked": (),
-                       f"{norm}.mlp_shared.0.weight": (128, n, 3, 3),
-                       f"{norm}.mlp_shared.0.bias": (128,)}
+                       f"{norm}.mlp_shared.0.weight": (HIDDEN, n, 3, 3),
+                       f"{norm}.mlp_shared.0.bias": (HIDDEN,)}
             for part in ("gamma", "beta"):
-                shapes |= {f"{norm}.mlp_{part}.weight": (c_in, 128, 3, 3),
+                shapes |= {f"{norm}.mlp_{part}.weight": (c_in, HIDDEN, 3, 3),
                            f"{norm}.mlp_{part}.bias": (c_in,)}
     return shapes
 
