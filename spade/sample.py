@@ -3,7 +3,7 @@
     python spade/sample.py                             from runs/spade/ckpt.pt into its figures/
     python spade/sample.py --edit glasses=skin,hat=hair     classes that are changed, in edit.png
     python spade/sample.py --input maps --out images   a file or a folder of label maps
-    python spade/sample.py --style photos              of a run with --encoder: styles of these
+    python spade/sample.py --style photos              styles of these, of a run with an encoder
     python spade/sample.py --official latest_net_G.pth --input maps --out images
     python spade/sample.py --n 500 --each pngs --real photos    single files, of held-out maps
 """

@@ -51,12 +51,12 @@ def settings(add) -> None:
     add("--jitter", 286 / 256, 286 / 256,   "side before a random crop to size, over size; 1: "
         "no crop [authors' code]", low=1)
     add("--flip",          True,    True,   "mirror half of the images [authors' code]")
-    add("--batch-size",       8,      32,   "images a step [App. A]")
+    add("--batch-size",       4,      32,   "images a step [App. A]")
     add("--lr",            1e-4,    1e-4,   "Adam's learning rate of G [App. A]")
     add("--lr-d",          4e-4,    4e-4,   "that of D [App. A]")
     add("--beta2",          0.9,     0.9,   "Adam's; beta1 is 0. Departure: the paper says 0.999, "
         "which its authors call a mistake [authors' code]", below=1)
-    add("--steps",         4000, 126_200,   "updates of G; 200 epochs of 20,210 images [App. A]")
+    add("--steps",         5000, 126_200,   "updates of G; 200 epochs of 20,210 images [App. A]")
     add("--decay",            0,  63_100,   "last steps, in which both rates fall to 0 [App. A]",
         low=0)
     add("--log-every",       50,     100,   "steps between rows of log.csv")
