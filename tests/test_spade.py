@@ -31,8 +31,9 @@ def place(tmp_path, monkeypatch):
 
 def trained(*flags) -> dict:
     """The checkpoint of a run in run/ of these flags."""
-    train.train(train.parse_args(tiny("spade", "run", *SMALL, *flags)))
-    return torch.load("run/ckpt.pt", weights_only=True)
+    args = train.parse_args(tiny("spade", "run", *SMALL, *flags))
+    train.train(args)
+    return torch.load(f"{args.out}/ckpt.pt", weights_only=True)
 
 
 def write_set(folder: str, n=(12, 4), inst=True, side=48, top=3) -> None:
@@ -316,9 +317,11 @@ def test_vgg_loss(vgg_file):
 
 
 def test_vgg_by_flag(vgg_file, place, capfd):
-    ckpt = trained("--steps", 1, "--vgg", os.path.relpath(vgg_file[0]))
-    head, row = Path("run/log.csv").read_text().splitlines()
-    assert "VGG" in head.split(",") and ckpt["args"]["vgg"] == str(vgg_file[0])
+    flags = "--steps", 1, "--vgg", os.path.relpath(vgg_file[0])
+    with_it, without = (trained(*flags, "--lambda-vgg", w, "--out", f"run{w}") for w in (10, 0))
+    head, row = Path("run10/log.csv").read_text().splitlines()
+    assert "VGG" in head.split(",") and with_it["args"]["vgg"] == str(vgg_file[0])
+    assert not torch.equal(with_it["G"]["conv_img.weight"], without["G"]["conv_img.weight"])
     torch.save({"weight": torch.ones(2)}, "other.pth")
     for file in ("nowhere.pth", "other.pth"):
         assert main("spade", *tiny("spade", "new", *SMALL, "--vgg", file)) == 2
