@@ -381,13 +381,13 @@ def test_three_steps(kind):
                            for scale in scales for layer in scale[:-1]) / 2
             loss_g = (-sum(scale[-1][:4].mean() for scale in scales) / 2 + 10 * features
                       + 0.2 * divergence)
-            opt_g.step(loss_g, 1e-4 * share)
+            opt_g.step(loss_g, 5e-4 * share)
 
             with torch.no_grad():
                 x_fake = G(m, style()[0] if E else None)
             scales = [scale[-1] for scale in D(m.repeat(2, 1, 1, 1), torch.cat([x_fake, x]))]
             loss_d = sum((1 + f[:4]).relu().mean() + (1 - f[4:]).relu().mean() for f in scales) / 2
-            opt_d.step(loss_d, 4e-4 * share)
+            opt_d.step(loss_d, 1e-3 * share)
             rows.append([v.item() for v in (
                 loss_d, loss_g, features, *[divergence] * bool(E),
                 sum(f[4:].mean() for f in scales) / 2, sum(f[:4].mean() for f in scales) / 2)])
