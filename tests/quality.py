@@ -266,6 +266,17 @@ def colours(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
                         for i in range(len(PARTS))])
 
 
+def agreement(net: nn.Module, images: torch.Tensor, ids: torch.Tensor) -> tuple[float, float]:
+    """Pixel accuracy, and the mean over classes of intersection over union, of what the segmenter
+    sees in the images against their label maps."""
+    seen = torch.cat([net(part).argmax(1) for part in images.split(100)])
+    both = torch.bincount((ids * len(PARTS) + seen).flatten(), minlength=len(PARTS) ** 2)
+    both = both.view(len(PARTS), -1).double()
+    union = both.sum(0) + both.sum(1) - both.diag()
+    iou = both.diag() / union.clamp_min(1)
+    return (both.diag().sum() / both.sum()).item(), iou.mean().item()
+
+
 def judge_pix2pix(paper: str, args: argparse.Namespace) -> bool:
     """Prints mean |y - G(x)| (values in [-1, 1]) over up to 1,000 held-out pairs, beside that of
     - x itself, untranslated;
@@ -319,15 +330,34 @@ def judge_pix2pix(paper: str, args: argparse.Namespace) -> bool:
           f"of each portrait's own colours {l1(own.permute(0, 3, 1, 2)):.4f}")
     net, accuracy = train_segmenter(pairs, args.seed), {}
     for name, images in (("real portraits", y), ("G", y_fake), ("one colour for each label", flat)):
-        seen = torch.cat([net(part).argmax(1) for part in images.split(100)])
-        both = torch.bincount((ids * len(PARTS) + seen).flatten(), minlength=len(PARTS) ** 2)
-        both = both.view(len(PARTS), -1).double()
-        union = both.sum(0) + both.sum(1) - both.diag()
-        accuracy[name] = (both.diag().sum() / both.sum()).item()
-        print(f"  segmenter on {name}: pixel accuracy {accuracy[name]:.3f}, "
-              f"class IoU {(both.diag() / union.clamp_min(1)).mean().item():.3f}")
+        accuracy[name], iou = agreement(net, images, ids)
+        print(f"  segmenter on {name}: pixel accuracy {accuracy[name]:.3f}, class IoU {iou:.3f}")
     near = run["data"] != "faces-flat" or mean_l1 <= constant / 2
     return near and accuracy["G"] >= 0.9 * accuracy["real portraits"]
+
+
+def judge_spade(paper: str, args: argparse.Namespace) -> bool:
+    """Prints how well a segmenter that was trained on drawn portraits finds the label maps of 1,000
+    held-out ones in the real portraits and in G's: pixel accuracy, class IoU. [Sec. 4]
+    Targets: 0.9 of the accuracy and 0.85 of the class IoU of the real ones.
+    """
+    sample = load(paper, "sample")
+    G, ckpt = sample.load_generator(args.ckpt or Path(f"runs/{paper}/ckpt.pt"))
+    run = ckpt["args"]
+    if run["data"] != "faces":
+        fail(f"{paper} is judged on faces, whose segmenter is trained on the spot")
+    with contextlib.redirect_stdout(io.StringIO()):
+        parts = list(sample.some_held_out(ckpt, 1000, args.seed))
+        net = train_segmenter(load_pairs("faces-labels", run["size"]), args.seed)
+    x, ids = (torch.cat(field) for field in zip(*parts, strict=True))
+    x_fake = torch.cat(list(sample.generate(G, ckpt, parts, args.seed)))
+    (accuracy, iou), (accuracy_fake, iou_fake) = (agreement(net, images, ids)
+                                                  for images in (x, x_fake))
+    print(f"{paper}: {run['data']} at {run['size']} px, step {ckpt['step']:,}, {len(x):,} held-out "
+          f"label maps\n  segmenter on real portraits: pixel accuracy {accuracy:.3f}, class IoU "
+          f"{iou:.3f}\n  on G's: {accuracy_fake:.3f}, {iou_fake:.3f}, ratios "
+          f"{accuracy_fake / accuracy:.3f}, {iou_fake / iou:.3f}")
+    return accuracy_fake >= 0.9 * accuracy and iou_fake >= 0.85 * iou
 
 
 def judge_cyclegan(paper: str, args: argparse.Namespace) -> bool:
@@ -474,6 +504,7 @@ TRANSLATORS = {  # paper -> its own judge, which says whether it passes
     "cyclegan": judge_cyclegan,
     "srgan": judge_srgan,
     "stargan": judge_stargan}
+    "pix2pix": judge_pix2pix, "cyclegan": judge_cyclegan, "spade": judge_spade}
 
 
 def compare(args: argparse.Namespace) -> bool:
