@@ -90,10 +90,18 @@ class SelfAttention(nn.Module):
         return x + self.gamma * self.out(o.unflatten(2, x.shape[2:]))
 
 
-def mean_of_all(x: torch.Tensor) -> torch.Tensor:
-    """Over the processes, with its gradient: what G's loss in one says of the pictures of all."""
-    from torch.distributed.nn.functional import all_reduce
-    return all_reduce(x) / dist.get_world_size()
+class MeanOfAll(torch.autograd.Function):
+    """x -> its mean over the processes; and of what their losses say of that mean, the same."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:
+        return MeanOfAll.forward(ctx, grad)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -104,9 +112,9 @@ class BatchNorm(nn.BatchNorm2d):
         standing = self.momentum is None
         if not self.training or standing or not (dist.is_available() and dist.is_initialized()):
             return super().forward(x)
-        mean = mean_of_all(x.mean((0, 2, 3)))
+        mean = MeanOfAll.apply(x.mean((0, 2, 3)))
         x = x - mean[:, None, None]
-        var = mean_of_all(x.square().mean((0, 2, 3)))
+        var = MeanOfAll.apply(x.square().mean((0, 2, 3)))
         n = x.numel() // len(var) * dist.get_world_size()
         with torch.no_grad():                                   # as torch's own does
             self.num_batches_tracked += 1

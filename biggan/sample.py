@@ -59,9 +59,10 @@ def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu", truncation:
 def stand(G: Generator, ckpt: dict, truncation: float = 0.0) -> Generator:
     """G with the standing statistics of pictures that are truncated so; without, train.py's."""
     run, device = ckpt["args"], ckpt["z_fixed"].device
+    n = min(run["batch_size"], 256)
     torch.manual_seed(run["seed"])
-    return G.stand((sample_z(run["batch_size"], run["z_dim"], device, truncation),
-                    torch.randint(G.n_classes, (run["batch_size"],), device=device))
+    return G.stand((sample_z(n, run["z_dim"], device, truncation),
+                    torch.randint(G.n_classes, (n,), device=device))
                    for _ in range(run["standing"]))
 
 

@@ -14,6 +14,7 @@ The paper ends at the ruled line; below it is the run: flags, files, messages.
 import argparse
 import copy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -66,12 +67,12 @@ def sample_y(n: int, n_classes: int, device: torch.device | str = "cpu") -> torc
     return torch.randint(n_classes, (n,), device=device)
 
 
-def draw(n: int, args: argparse.Namespace, n_classes: int, device: torch.device,
-         parts: list[slice]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """z and classes for n images, of which these parts. Every process draws all of them, as one
-    process alone would."""
+def draw(n: int, args: argparse.Namespace, n_classes: int, device: torch.device, rank: int = 0,
+         world: int = 1, parts: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """z and classes for n images, this process's rows, in parts. Every process draws all of them,
+    as one process alone would."""
     z, y = sample_z(n, args.z_dim, device), sample_y(n, n_classes, device)
-    return [(z[i], y[i]) for i in parts]
+    return zip(z[rank::world].chunk(parts), y[rank::world].chunk(parts), strict=True)
 
 
 def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
@@ -107,19 +108,20 @@ def update_ema(G_ema: Generator, G: Generator, decay: float) -> None:
 @torch.no_grad()
 def sample(G: Generator, z: torch.Tensor, y: torch.Tensor, args: argparse.Namespace
            ) -> torch.Tensor:
-    """G(z, y), by standing statistics of as many batches as --standing says."""
+    """G(z, y), by standing statistics of --standing batches, of 256 at the most [ours]."""
     torch.manual_seed(args.seed)
-    inputs = (draw(args.batch_size, args, G.n_classes, z.device, [slice(None)])[0]
-              for _ in range(args.standing))
-    G = copy.deepcopy(G).stand(inputs)
+    n = min(args.batch_size, 256)
+    G = copy.deepcopy(G).stand(next(draw(n, args, G.n_classes, z.device))
+                               for _ in range(args.standing))
     return torch.cat([G(*part) for part in zip(z.split(8), y.split(8), strict=True)])
 
 
 def train(args: argparse.Namespace) -> None:
     run = Run(args)
-    n, k, chunks = args.batch_size, run.world * args.accumulate, len(UP[args.size])
-    if n % k:
-        fail(f"--batch-size {n}: {k} parts take a multiple of {k}")
+    n, parts, chunks = args.batch_size, args.accumulate, len(UP[args.size])
+    if n % (run.world * parts):
+        fail(f"--batch-size {n}: in equal parts (--accumulate) of every process it is a multiple "
+             f"of {run.world * parts}")
     if args.arch == "biggan" and args.z_dim % chunks:
         fail(f"--z-dim {args.z_dim}: {chunks} equal chunks at --size {args.size} take a multiple "
              f"of {chunks}")
@@ -141,19 +143,19 @@ def train(args: argparse.Namespace) -> None:
              spectra=spectra)  # --resume fills them
 
     batches = data.batches(n, args.seed, run.step * args.n_dis, run.rank, run.world)
-    parts = [slice(run.rank + run.world * i, None, k) for i in range(args.accumulate)]
+    whole = n, args, n_classes, run.device, run.rank, run.world, parts
     for step in run.steps(args.steps):
         # Update D, n_dis times: on new data, noise and classes
         for _ in range(args.n_dis):
-            x, y = next(batches)
             opt_d.zero_grad()
-            for i, (z, y_fake) in enumerate(draw(n, args, n_classes, run.device, parts)):
+            x_all, y_all = next(batches)
+            for x, y, (z, y_fake) in zip(x_all.chunk(parts), y_all.chunk(parts), draw(*whole),
+                                         strict=True):
                 with torch.no_grad():
                     x_fake = G(z, y_fake)
-                real, fake = D(torch.cat([x[i::args.accumulate], x_fake]),  # one pass iterates u
-                               torch.cat([y[i::args.accumulate], y_fake])).chunk(2)
-                loss_d = d_loss(real, fake)
-                (loss_d / args.accumulate).backward()
+                real, fake = D(torch.cat([x, x_fake]), torch.cat([y, y_fake])).chunk(2)
+                loss_d = d_loss(real, fake)  # one pass, one iteration of u [authors' code]
+                (loss_d / parts).backward()
             run.average(p.grad for p in D.parameters())
             opt_d.step()
 
@@ -162,9 +164,9 @@ def train(args: argparse.Namespace) -> None:
         opt_g.zero_grad()
         loss_ortho = args.ortho * orthogonality(G)
         loss_ortho.backward()
-        for z, y_fake in draw(n, args, n_classes, run.device, parts):
+        for z, y_fake in draw(*whole):
             loss_g = g_loss(D(G(z, y_fake), y_fake))
-            (loss_g / args.accumulate).backward()
+            (loss_g / parts).backward()
         run.average(p.grad for p in G.parameters())
         opt_g.step()
         D.requires_grad_(True)
