@@ -6,8 +6,8 @@ and in a chunk of z of their own (hierarchical z) [Sec. 3, Fig. 15]. arch "deep"
 bottlenecks, two to a size, whose shortcuts have no weights of G's and keep channels in D; all of z
 in every layer [App. B]. D returns logits, (n,): the hinge is in the loss.
 
-At 128 px with 1000 classes: width 96, 70,433,988 and 87,982,370 parameters; deep, width 128 and
-z of 128 numbers, 50,244,484 and 34,590,210. 32 and 64 px are the first author's own [code].
+At 128 px with 1000 classes: width 96, 70,433,988 and 87,982,370 parameters; deep, width and
+z_chunk 128, 50,244,484 and 34,590,210. 32 and 64 px are the first author's own [code].
 (Figures, tables and appendices by number: from memory.)
 Departure: G's first layer sees z's first chunk alone, as in the released weights and in both codes;
 the paper's Table 4 adds the class.
@@ -221,16 +221,16 @@ class DeepDownBlock(nn.Module):
 class Generator(nn.Module):
     """z (n, z_dim), classes y int64 (n,) -> image (n, channels, size, size) in [-1, 1]."""
 
-    def __init__(self, size: int = 128, channels: int = 3, z_dim: int = 120, width: int = 96,
+    def __init__(self, size: int = 128, channels: int = 3, z_chunk: int = 20, width: int = 96,
                  n_classes: int = 1000, embed_dim: int = 128, attention: int = 64,
                  arch: str = "biggan", eps: float = 1e-4):
         super().__init__()
         c, self.n_classes = [width * k for k in UP[size]], n_classes
         self.deep = arch == "deep"                              # shapes for size 128, width 96:
-        self.chunk = z_dim if self.deep else z_dim // len(c)    # one for `project`, one a block
-        n_in = self.chunk + embed_dim                           # a batch norm's condition
+        self.z_dim = z_chunk * (1 if self.deep else len(c))     # (n, 120)
+        n_in = z_chunk + embed_dim                              # a batch norm's condition
         self.shared = nn.Embedding(n_classes, embed_dim)
-        self.project = nn.Linear(n_in if self.deep else self.chunk, c[0] * 4 * 4)
+        self.project = nn.Linear(n_in if self.deep else z_chunk, c[0] * 4 * 4)
         self.blocks = nn.ModuleList()                           # (n, 1536,   4,   4)
         for i, (c_in, c_out) in enumerate(pairwise(c)):         # (n, 1536,   8,   8)
             layers = [UpBlock(c_in, c_out, n_in, eps)] if not self.deep else [
@@ -250,7 +250,8 @@ class Generator(nn.Module):
 
     def paint(self, z: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
         """The same of embeddings e (n, embed_dim), which may lie between classes."""
-        first, *chunks = [z] * (1 + len(self.blocks)) if self.deep else z.split(self.chunk, 1)
+        k = 1 + len(self.blocks)                                # one for `project`, one a block
+        first, *chunks = [z] * k if self.deep else z.chunk(k, 1)
         x = self.project(torch.cat([first, e], 1) if self.deep else first).unflatten(1, (-1, 4, 4))
         for layers, chunk in zip(self.blocks, chunks, strict=True):
             for layer in layers:

@@ -40,7 +40,7 @@ def settings(add) -> None:
 def build(ckpt: dict) -> Generator:
     """G as averaged, with standing statistics, as in train.py's sample."""
     run = ckpt["args"]
-    G = Generator(run["size"], ckpt["channels"], run["z_dim"], run["width"], len(ckpt["classes"]),
+    G = Generator(run["size"], ckpt["channels"], run["z_chunk"], run["width"], len(ckpt["classes"]),
                   run["embed_dim"], min(run["attention"], run["size"] // 2), run["arch"],
                   run["eps"])
     G.load_state_dict(ckpt["G_ema"])
@@ -61,7 +61,7 @@ def stand(G: Generator, ckpt: dict, truncation: float = 0.0) -> Generator:
     run, device = ckpt["args"], ckpt["z_fixed"].device
     n = min(run["batch_size"], 256)
     torch.manual_seed(run["seed"])
-    return G.stand((sample_z(n, run["z_dim"], device, truncation),
+    return G.stand((sample_z(n, G.z_dim, device, truncation),
                     torch.randint(G.n_classes, (n,), device=device))
                    for _ in range(run["standing"]))
 
@@ -81,7 +81,7 @@ def generate(G: Generator, ckpt: dict, n: int, seed: int = 0, y: torch.Tensor | 
     truncation). y int64 (n,): their classes; without, each in turn."""
     G = stand(copy.deepcopy(G), ckpt, truncation) if truncation else G
     torch.manual_seed(seed)
-    z = sample_z(n, ckpt["args"]["z_dim"], ckpt["z_fixed"].device, truncation)
+    z = sample_z(n, G.z_dim, ckpt["z_fixed"].device, truncation)
     y = torch.arange(n) % G.n_classes if y is None else y
     k = min(250, max(1, 8192 // ckpt["args"]["size"]))
     return (G(*part) for part in zip(z.split(k), y.to(z.device).split(k), strict=True))
@@ -144,14 +144,14 @@ def fig3(G: Generator, ckpt: dict, out: Path) -> None:
 
 def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
     z, y, truncation = ckpt["z_fixed"], chosen(ckpt, args.classes), at_least(args.truncation)
-    run, rows = ckpt["args"], y if args.classes else y[:10]
+    rows = y if args.classes else y[:10]
     of_run = torch.arange(len(z), device=z.device) // 8
     x = [G(*part) for part in zip(z.split(8), of_run.split(8), strict=True)]
     save_grid(out / "samples.png", torch.cat(x), scale=2)  # as in the run's own grids
 
     # From each point to the next, in turn of the classes; between points, classes, and both
     torch.manual_seed(args.seed)
-    ends = sample_z(9, run["z_dim"], z.device)
+    ends = sample_z(9, G.z_dim, z.device)
     of_walk = rows[torch.arange(8) % len(rows)]
     save_gif(out / "walk.gif", [grid(G(torch.lerp(ends[:-1], ends[1:], t), of_walk), scale=2)
                                 for t in torch.linspace(0, 1, args.frames).tolist()])
@@ -197,7 +197,7 @@ def official(path: Path) -> Path:
         n_blocks = 1 + max(int(name.split(".")[1]) for name in theirs if name[:7] == "blocks.")
         size, (n_classes, embed_dim) = 4 << n_blocks, theirs["shared.weight"].shape
         chunk = theirs["linear.weight"].shape[1]
-        args = {"size": size, "z_dim": chunk - embed_dim if deep else chunk * (1 + n_blocks),
+        args = {"size": size, "z_chunk": chunk - embed_dim * deep,
                 "width": len(theirs["output_layer.0.gain"]) // UP[size][-1],
                 "embed_dim": embed_dim, "arch": "deep" if deep else "biggan", "eps": 1e-5,
                 "attention": max([8 << int(name.split(".")[1]) for name in theirs
@@ -218,7 +218,7 @@ def official(path: Path) -> Path:
     buffer, made = io.BytesIO(), path.with_name(f"{path.stem}-ckpt.pt")
     torch.save({"paper": NAME, "classes": [str(i) for i in range(n_classes)],
                 "channels": len(theirs["output_layer.2.weight"]), "G_ema": G.state_dict(),
-                "z_fixed": torch.randn(8 * min(n_classes, 10), args["z_dim"]),
+                "z_fixed": torch.randn(8 * min(n_classes, 10), G.z_dim),
                 "args": args | {"seed": 0, "batch_size": 16, "standing": 16, "data": "imagenet",
                                 "data_root": None, "skip_bad": False}}, buffer)
     write_bytes(made, buffer.getbuffer())

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from model import UP, Discriminator, Generator, top_singular_values
+from model import Discriminator, Generator, top_singular_values
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
 from common.data import load_labelled
@@ -35,8 +35,8 @@ def settings(add) -> None:
     add("--width",            16,       96, "channels, ch [Table 1]; of deep 128", low=8)
     add("--attention",        64,       64, "side of the maps that attend, at most half of SIZE "
         "[Table 4]; 0: none", (0, 8, 16, 32, 64, 128), low=0)
-    add("--z-dim",            64,      120, "length of z, in equal chunks, one more than G has "
-        "blocks [Sec. 3.1]; of deep 128")
+    add("--z-chunk",          16,       20, "length of a chunk of z, of which G has one more than "
+        "blocks: 120 in all at 128 px [Sec. 3.1]; of deep all of z, 128")
     add("--embed-dim",        32,      128, "length of the class embedding [Sec. 3]")
     add("--batch-size",       32,     2048, "images an update [Sec. 3]")
     add("--accumulate",        1,        1, "parts of a batch, one after another: less memory, but "
@@ -67,11 +67,11 @@ def sample_y(n: int, n_classes: int, device: torch.device | str = "cpu") -> torc
     return torch.randint(n_classes, (n,), device=device)
 
 
-def draw(n: int, args: argparse.Namespace, n_classes: int, device: torch.device, rank: int = 0,
-         world: int = 1, parts: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def draw(n: int, G: Generator, device: torch.device, rank: int = 0, world: int = 1, parts: int = 1
+         ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """z and classes for n images, this process's rows, in parts. Every process draws all of them,
     as one process alone would."""
-    z, y = sample_z(n, args.z_dim, device), sample_y(n, n_classes, device)
+    z, y = sample_z(n, G.z_dim, device), sample_y(n, G.n_classes, device)
     return zip(z[rank::world].chunk(parts), y[rank::world].chunk(parts), strict=True)
 
 
@@ -86,13 +86,14 @@ def g_loss(fake: torch.Tensor) -> torch.Tensor:
 
 
 def orthogonality(G: Generator) -> torch.Tensor:
-    """The sum of |W'W * (1 - I)|^2, of W (rest, out): that filters are alike, whatever their
-    lengths; of all but biases, gains and the class embedding, before they are normalised. Eq. 3"""
+    """The sum of |W'W * (1 - I)|^2, W = (rest, out): how far filters are from orthogonal, whatever
+    their lengths; of all but biases, gains and the class embedding, not normalised. Eq. 3"""
     total = 0.0
     for name, W in G.named_parameters():
         if W.ndim > 1 and name != "shared.weight":
-            gram = W.flatten(1) @ W.flatten(1).T  # here W is (out, rest)
-            total = total + (gram - gram.diag().diag()).square().sum()
+            W = W.flatten(1)  # here (out, rest); |W'W| = |WW'|, and one of them is the smaller
+            gram = W @ W.T if len(W) < W.shape[1] else W.T @ W
+            total = total + gram.square().sum() - W.square().sum(1).square().sum()
     return total
 
 
@@ -101,8 +102,7 @@ def update_ema(G_ema: Generator, G: Generator, decay: float) -> None:
     """Weights: decay theirs + (1 - decay) G's. What is no weight is G's: u, which belongs to them
     nearly as well, and batch norm's averages, which standing statistics replace. [App. C]"""
     torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - decay)
-    for mean, now in zip(G_ema.buffers(), G.buffers(), strict=True):
-        mean.copy_(now)
+    torch._foreach_copy_(list(G_ema.buffers()), list(G.buffers()))
 
 
 @torch.no_grad()
@@ -111,31 +111,28 @@ def sample(G: Generator, z: torch.Tensor, y: torch.Tensor, args: argparse.Namesp
     """G(z, y), by standing statistics of --standing batches, of 256 at the most [ours]."""
     torch.manual_seed(args.seed)
     n = min(args.batch_size, 256)
-    G = copy.deepcopy(G).stand(next(draw(n, args, G.n_classes, z.device))
+    G = copy.deepcopy(G).stand(next(draw(n, G, z.device))
                                for _ in range(args.standing))
     return torch.cat([G(*part) for part in zip(z.split(8), y.split(8), strict=True)])
 
 
 def train(args: argparse.Namespace) -> None:
     run = Run(args)
-    n, parts, chunks = args.batch_size, args.accumulate, len(UP[args.size])
+    n, parts = args.batch_size, args.accumulate
     if n % (run.world * parts):
         fail(f"--batch-size {n}: in equal parts (--accumulate) of every process it is a multiple "
              f"of {run.world * parts}")
-    if args.arch == "biggan" and args.z_dim % chunks:
-        fail(f"--z-dim {args.z_dim}: {chunks} equal chunks at --size {args.size} take a multiple "
-             f"of {chunks}")
     data = load_labelled(args.data, args.size, **run.reading)
     n_classes = len(data.classes)
     torch.manual_seed(args.seed)
-    n_fixed = 8 * min(n_classes, 10)  # a row is a class
-    z_fixed = sample_z(n_fixed, args.z_dim).to(run.device)  # one set of pictures through the run
-    y_fixed = torch.arange(n_fixed, device=run.device) // 8
     at = min(args.attention, args.size // 2)
-    G = Generator(args.size, data.channels, args.z_dim, args.width, n_classes, args.embed_dim, at,
-                  args.arch, args.eps).to(run.device)
+    G = Generator(args.size, data.channels, args.z_chunk, args.width, n_classes, args.embed_dim,
+                  at, args.arch, args.eps).to(run.device)
     D = Discriminator(args.size, data.channels, args.width, n_classes, at, args.arch).to(run.device)
     G_ema = copy.deepcopy(G).requires_grad_(False)
+    n_fixed = 8 * min(n_classes, 10)  # a row is a class
+    z_fixed = sample_z(n_fixed, G.z_dim).to(run.device)  # one set of pictures through the run
+    y_fixed = torch.arange(n_fixed, device=run.device) // 8
     opt_g, opt_d = (torch.optim.Adam(net.parameters(), lr=lr, betas=(args.beta1, args.beta2))
                     for net, lr in ((G, args.lr), (D, args.ttur * args.lr)))
     spectra = torch.zeros(0, device=run.device)  # Fig. 3: step, G's and D's top singular values
@@ -143,7 +140,7 @@ def train(args: argparse.Namespace) -> None:
              spectra=spectra)  # --resume fills them
 
     batches = data.batches(n, args.seed, run.step * args.n_dis, run.rank, run.world)
-    whole = n, args, n_classes, run.device, run.rank, run.world, parts
+    whole = n, G, run.device, run.rank, run.world, parts
     for step in run.steps(args.steps):
         # Update D, n_dis times: on new data, noise and classes
         for _ in range(args.n_dis):
