@@ -108,7 +108,7 @@ def at_least(truncation: float) -> float:
 
 def interpolations(G: Generator, z: torch.Tensor, y: torch.Tensor, n: int = 9) -> torch.Tensor:
     """Rows of n, from z[0] to z[1] in class y[0], from y[0] to y[1] with z[0], and both at once: of
-    z (2, m, z_dim), y (2, m), m of each kind. [Fig. 8]"""
+    z (2, m, z_dim), y (2, m), m of each kind. [Figs. 8, 9]"""
     e, rows = G.shared(y), []
     for z_end, e_end in ((z[1], e[0]), (z[0], e[1]), (z[1], e[1])):
         rows.append(torch.stack([G.paint(z[0].lerp(z_end, t), e[0].lerp(e_end, t))

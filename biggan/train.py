@@ -9,7 +9,8 @@ Simonyan. ICLR 2019, arXiv 1809.11096.
 What this paper changes: scale. Batches eight times, networks one and a half times SAGAN's; and what
 makes that work: one embedding of the class for all layers, z in chunks, orthogonal regularisation,
 means of G's weights; and z truncated in sampling, which trades variety for fidelity.
-The paper ends at the ruled line; below it is the run: flags, files, messages.
+No code of it was published: "authors' code" is the first author's own, in PyTorch. The paper ends
+at the ruled line; below it is the run: flags, files, messages.
 """
 import argparse
 import copy
