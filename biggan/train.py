@@ -33,13 +33,13 @@ def settings(add) -> None:
     add("--data",       "digits", "imagenet", "a set by its name, or a folder of classes [Sec. 3]")
     add("--size",             32,      128, "height and width [Sec. 3]", (32, 64, 128, 256, 512))
     add("--arch",       "biggan", "biggan", "the networks of App. B", ("biggan", "deep"))
-    add("--width",            16,       96, "channels, ch [Table 1]; of deep 128", low=8)
+    add("--width",             8,       96, "channels, ch [Table 1]; of deep 128", low=8)
     add("--attention",        64,       64, "side of the maps that attend, at most half of SIZE "
         "[Table 4]; 0: none", (0, 8, 16, 32, 64, 128), low=0)
     add("--z-chunk",          16,       20, "length of a chunk of z, of which G has one more than "
         "blocks: 120 in all at 128 px [Sec. 3.1]; of deep all of z, 128")
     add("--embed-dim",        32,      128, "length of the class embedding [Sec. 3]")
-    add("--batch-size",       32,     2048, "images an update [Sec. 3]")
+    add("--batch-size",       16,     2048, "images an update [Sec. 3]")
     add("--accumulate",        1,        1, "parts of a batch, one after another: less memory, but "
         "each by its own batch norm [authors' code]")
     add("--n-dis",             2,        2, "updates of D a step [App. C]")
