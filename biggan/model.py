@@ -2,12 +2,13 @@
 
 SAGAN's residual networks with attention and spectral normalisation in both, made wider. One
 embedding of the class is shared by all of G's batch norms, whose gains and biases are linear in it
-and in a chunk of z of their own (hierarchical z) [Sec. 3, Fig. 15]. arch "deep" is BigGAN-deep:
+and in a chunk of z of their own (hierarchical z) [Sec. 3.1; Fig. 15]. arch "deep" is BigGAN-deep:
 bottlenecks, two to a size, whose shortcuts have no weights of G's and keep channels in D; all of z
 in every layer [App. B]. D returns logits, (n,): the hinge is in the loss.
 
 At 128 px with 1000 classes: width 96, 70,433,988 and 87,982,370 parameters; deep, width and
-z_chunk 128, 50,244,484 and 34,590,210. 32 and 64 px are the first author's own [code].
+z_chunk 128, 50,244,484 and 34,590,210. 64 px is the first author's [code]. At 32 px
+his has 4 widths everywhere, as SNGAN's; here they halve as elsewhere, for a fifth of the work [ours].
 (Figures, tables and appendices by number: from memory.)
 Departure: G's first layer sees z's first chunk alone, as in the released weights and in both codes;
 the paper's Table 4 adds the class.
@@ -21,12 +22,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-# Channels in widths, from the smallest picture to the largest, and the reverse [Tables 4-9, code]
-UP = {32: (4, 4, 4, 4), 64: (16, 16, 8, 4, 2), 128: (16, 16, 8, 4, 2, 1),
+# Channels in widths, from the smallest picture to the largest, and the reverse [Tables 4-9]
+UP = {32: (8, 4, 2, 1), 64: (16, 16, 8, 4, 2), 128: (16, 16, 8, 4, 2, 1),
       256: (16, 16, 8, 8, 4, 2, 1), 512: (16, 16, 8, 8, 4, 2, 1, 1)}
-DOWN = {32: (4, 4, 4, 4), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16, 16),
+DOWN = {32: (1, 2, 4, 8), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16, 16),
         256: (1, 2, 4, 8, 8, 16, 16), 512: (1, 1, 2, 4, 8, 8, 16, 16)}
-HALVINGS = {32: 2, 64: 4, 128: 5, 256: 6, 512: 7}  # by D's first blocks
+HALVINGS = {32: 3, 64: 4, 128: 5, 256: 6, 512: 7}  # by D's first blocks
 
 
 class SpectralNorm(nn.Module):

@@ -33,18 +33,20 @@ def settings(add) -> None:
     add("--data",       "digits", "imagenet", "a set by its name, or a folder of classes [Sec. 3]")
     add("--size",             32,      128, "height and width [Sec. 3]", (32, 64, 128, 256, 512))
     add("--arch",       "biggan", "biggan", "the networks of App. B", ("biggan", "deep"))
-    add("--width",             8,       96, "channels, ch [Table 1]; of deep 128", low=8)
+    add("--width",            16,       96, "channels, ch [Table 1]; of deep 128", low=8)
     add("--attention",        64,       64, "side of the maps that attend, at most half of SIZE "
         "[Table 4]; 0: none", (0, 8, 16, 32, 64, 128), low=0)
-    add("--z-chunk",          16,       20, "length of a chunk of z, of which G has one more than "
+    add("--z-chunk",           4,       20, "length of a chunk of z, of which G has one more than "
         "blocks: 120 in all at 128 px [Sec. 3.1]; of deep all of z, 128")
     add("--embed-dim",        32,      128, "length of the class embedding [Sec. 3]")
     add("--batch-size",       16,     2048, "images an update [Sec. 3]")
     add("--accumulate",        1,        1, "parts of a batch, one after another: less memory, but "
         "each by its own batch norm [authors' code]")
-    add("--n-dis",             2,        2, "updates of D a step [App. C]")
-    add("--lr",             2e-4,     5e-5, "Adam's learning rate of G [App. C]")
-    add("--ttur",            4.0,      4.0, "D's, in those of G: 2e-4 [App. C]")
+    add("--n-dis",             1,        2, "updates of D a step. Departure: 1, for more steps "
+        "[App. C]")
+    add("--lr",             1e-3,     5e-5, "Adam's learning rate of G. Departure: 0.001, for some "
+        "thousand steps [App. C]")
+    add("--ttur",            1.0,      4.0, "D's, in those of G: 2e-4. Departure: alike [App. C]")
     add("--beta1",           0.0,      0.0, "Adam's beta1 [App. C]", below=1)
     add("--beta2",         0.999,    0.999, "Adam's beta2 [App. C]", below=1)
     add("--eps",            1e-4,     1e-4, "added to batch norm's variances [App. C]")
@@ -52,7 +54,7 @@ def settings(add) -> None:
     add("--ema",            0.99,   0.9999, "what G's mean keeps a step [App. C]", below=1)
     add("--standing",         16,      100, "batches for batch norm's standing statistics, that G "
         "is sampled by [App. C]")
-    add("--steps",          2000,  165_000, "updates of G [Table 1]")
+    add("--steps",          3500,  165_000, "updates of G [Table 1]")
     add("--log-every",        25,      100, "steps between rows of log.csv, of Fig. 3")
     add("--sample-every",    100,     1000, "steps between sample grids")
     add("--save-every",      250,     1000, "steps between checkpoints")
