@@ -7,8 +7,8 @@ bottlenecks, two to a size, whose shortcuts have no weights of G's and keep chan
 in every layer [App. B]. D returns logits, (n,): the hinge is in the loss.
 
 At 128 px with 1000 classes: width 96, 70,433,988 and 87,982,370 parameters; deep, width and
-z_chunk 128, 50,244,484 and 34,590,210. 64 px is the first author's [code]. At 32 px
-his has 4 widths everywhere, as SNGAN's; here they halve as elsewhere, for a fifth of the work [ours].
+z_chunk 128, 50,244,484 and 34,590,210. 64 px is the first author's [code]. At 32 px his have four
+widths everywhere, as SNGAN's; here they halve as elsewhere, for a fifth of the work [ours].
 (Figures, tables and appendices by number: from memory.)
 Departure: G's first layer sees z's first chunk alone, as in the released weights and in both codes;
 the paper's Table 4 adds the class.
