@@ -72,7 +72,7 @@ class Symmetric(torch.autograd.Function):
 
 
 class Blur(nn.Module):
-    """Binomial filter [1 3 3 1], times gain: the mean of all weights is 1 / 16 of that. [App. B]"""
+    """Binomial filter [1 3 3 1], its weights adding up to gain. [authors' code]"""
 
     def __init__(self, padding: int, gain: float = 1.0):
         super().__init__()

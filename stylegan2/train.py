@@ -136,7 +136,7 @@ def update_ema(G_ema: Generator, G: Generator, beta: float) -> None:
 
 @torch.no_grad()
 def sample(G: Generator, z: torch.Tensor) -> torch.Tensor:
-    """G(z), truncated with psi = 0.5. [Fig. 11]"""
+    """G(z), truncated with psi = 0.5. [authors' code]"""
     return torch.cat([G(part, psi=0.5) for part in z.split(8)])
 
 
