@@ -658,6 +658,7 @@ def test_projection(tmp_path, monkeypatch, capsys):
     near, d = sample.project(G, x, 6, [], steps=120)
     assert torch.allclose(d, (near - x).square().mean((1, 2, 3)))
     assert (d < 0.3 * far.square().mean((1, 2, 3))).all()
+    assert (held[-1][-1] - held[1][-1]).abs().max() > 0.1  # it is searched for, too
     for maps in held[-1]:
         assert maps.mean((2, 3)).abs().max() < 1e-5
         assert torch.allclose(maps.square().mean((2, 3)), torch.tensor(1.0), atol=1e-4)
