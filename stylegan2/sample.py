@@ -228,7 +228,7 @@ def look(x: torch.Tensor, vgg: list) -> torch.Tensor:
     return torch.cat(looks, 1)
 
 
-def path_lengths(G: Generator, w: torch.Tensor, vgg: list, eps: float = 1e-4) -> torch.Tensor:
+def ppl(G: Generator, w: torch.Tensor, vgg: list, eps: float = 1e-4) -> torch.Tensor:
     """d(G(w_a), G(w_b)) / eps^2 (n,) for pairs w (2, n, w_dim), w_b eps of the way from one to the
     other: the perceptual path length at the ends of paths in W, without crop. float64. [Table 1;
     StyleGAN, Eq. 3]"""
@@ -352,7 +352,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     # Fig. 4: of many pictures those with the shortest and the longest paths
     if args.ppl:
         w = G.mapping(sample_z(2 * args.ppl, ckpt["args"]["z_dim"], z.device)).unflatten(0, (2, -1))
-        lengths = path_lengths(G, w, vgg)
+        lengths = ppl(G, w, vgg)
         order = lengths.argsort()
         save("fig4.png", paint(G, G.styles(w[0, torch.cat([order[:8], order[-8:]])])), 8,
              ["short", "long"])

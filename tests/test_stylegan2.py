@@ -609,7 +609,7 @@ def test_noise_figure():
 
 def test_path_length_is_that_of_a_derivative():
     G, w = small(), torch.randn(2, 5, 5)
-    lengths = sample.path_lengths(G, w, [])
+    lengths = sample.ppl(G, w, [])
     G, w = G.double(), w.double()
     for a, b, length in zip(*w, lengths, strict=True):
         _, slope = torch.autograd.functional.jvp(
