@@ -1,0 +1,544 @@
+"""StyleGAN2: Analyzing and Improving the Image Quality of StyleGAN. Karras, Laine, Aittala,
+Hellsten, Lehtinen, Aila. CVPR 2020, arXiv 1912.04958.
+
+    python stylegan2/train.py                                    drawn faces, minutes on two cores
+    python stylegan2/train.py --data path/to/images --size 64    your own pictures
+    python stylegan2/train.py --paper --accumulate 8 --data path/to/ffhq    the paper's own scale
+    torchrun --nproc_per_node=8 stylegan2/train.py --paper --data path/to/ffhq    on eight GPUs
+    python stylegan2/train.py --resume                           goes on where the last run stopped
+
+What this paper changes: styles scale weights instead of statistics, G adds up pictures of all sizes
+and D is residual, so nothing grows (model.py); and G is held to paths of equal length in W.
+The paper ends at the ruled line; below it is the run: flags, files, messages.
+"""
+import argparse
+import copy
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from model import SIZES, Discriminator, Generator, n_layers, sample_noise
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
+from common.data import load_images
+
+NAME = "stylegan2"
+
+
+def settings(add) -> None:
+    #    flag                here --paper  what it is [where the paper has it]
+    add("--data",         "faces", "ffhq", "a set by its name, or a folder [Sec. 1]")
+    add("--size",              32,   1024, "height and width [Table 1]", SIZES)
+    add("--config",           "F",    "F", "a row of the ablation [Table 1]", tuple("BCDEF"))
+    add("--fmap-base",        512,  16384, "a layer has 2 FMAP_BASE / its size channels, half of "
+        "that in rows B to E [authors' code]")
+    add("--fmap-max",          64,    512, "but at most [authors' code]")
+    add("--z-dim",            128,    512, "length of z [StyleGAN, Fig. 1]")
+    add("--w-dim",            128,    512, "length of w [StyleGAN, Fig. 1]")
+    add("--mapping-layers",     2,      8, "from z to w. Departure: 2, for runs too short to train "
+        "the mapping, of which eight would make all w alike [StyleGAN, Fig. 1]", low=0)
+    add("--mixing",           0.9,    0.9, "how often a batch takes its styles from two z "
+        "[StyleGAN, Table 2]", below=1.001)
+    add("--noise-lr",         0.1,    1.0, "factor of the learning rate of B, the strength of the "
+        "noise. Departure: 0.1, or it draws what styles have not learnt yet [authors' code]")
+    add("--mirror",         False,   True, "flip half of the images [App. B]")
+    add("--batch-size",         8,     32, "images a step [App. B]")
+    add("--accumulate",         1,      1, "parts of a batch, one after the other: less memory, "
+        "the same result [ours]")
+    add("--lr",              2e-3,   2e-3, "Adam's learning rate [App. B]")
+    add("--gamma",            1.0,   10.0, "R1's weight. Departure: 1, for few pixels [App. B; 100 "
+        "for row E: authors' code]")
+    add("--r1-every",          16,     16, "steps between those with R1, of 16 times its weight; "
+        "row B: 1 [App. B]")
+    add("--path-weight",      2.0,    2.0, "of the path lengths' spread; rows B, C: 0 [authors' "
+        "code; App. B has it as a function of the size]")
+    add("--path-every",         4,      4, "steps between those with path lengths, of 4 times "
+        "their weight [authors' code; App. B: 8]")
+    add("--ema-kimg",         1.0,   10.0, "thousands of images in which the mean of G forgets "
+        "half. Departure: 1, for runs of some ten [App. B]", low=0.001)
+    add("--steps",           5000, 781250, "updates of G; paper: 25 million images [App. B]")
+    add("--log-every",         25,     25, "steps between rows of log.csv")
+    add("--sample-every",     100,   5000, "steps between sample grids")
+    add("--save-every",       250,   1000, "steps between checkpoints")
+
+
+def intervals(args: argparse.Namespace) -> tuple[int, int]:
+    """Steps from one regularisation of G to the next, and of D. 0: none; 1: with the loss itself,
+    in one update, as before this paper; more: lazily, in an update of its own. [Sec. 3.1, Table 1]
+    """
+    path_every = args.path_every if args.config >= "D" and args.path_weight else 0
+    return path_every, args.r1_every if args.config >= "C" else 1
+
+
+def adam(net: torch.nn.Module, lr: float, every: int) -> torch.optim.Adam:
+    """For k updates and a lazy one: lr' = c lr, beta' = beta^c, c = k / (k + 1). [App. B]
+
+    Departure: c = 1 in row C's G, which has no lazy update; the authors' code has 4/5 there."""
+    c = every / (every + 1) if every > 1 else 1
+    return torch.optim.Adam(net.parameters(), lr=c * lr, betas=(0.0, 0.99 ** c))
+
+
+def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """z (n, z_dim), standard normal. [authors' code]"""
+    return torch.randn(n, z_dim, device=device)
+
+
+def draw(n: int, args: argparse.Namespace, device: torch.device, parts: list[slice]
+         ) -> tuple[torch.Tensor, list[tuple]]:
+    """z for n images, and G's input for these parts of them: z, z2, the layer from which on z2
+    rules [StyleGAN, Sec. 3.1], noise. Every process draws all of it, as one process alone would."""
+    z, z2 = sample_z(n, args.z_dim, device), sample_z(n, args.z_dim, device)
+    noise, crossover = sample_noise(n, args.size, device), n_layers(args.size)
+    if torch.rand(()) < args.mixing:
+        crossover = int(torch.randint(1, n_layers(args.size), ()))
+    return z, [(z[i], z2[i], crossover, [maps[i] for maps in noise]) for i in parts]
+
+
+def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """-E[log D(x)] - E[log(1 - D(G(z)))], from logits (n,). GAN paper, Eq. 1, negated."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()  # softplus(-a) = -log sigmoid(a)
+
+
+def g_loss(fake: torch.Tensor) -> torch.Tensor:
+    """-E[log D(G(z))], from logits (n,): the non-saturating loss. [App. B]"""
+    return F.softplus(-fake).mean()
+
+
+def r1(real: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """E[|grad D(x)|^2], real = D(x). [Mescheder et al. 2018; App. B]"""
+    grad, = torch.autograd.grad(real.sum(), x, create_graph=True)
+    return grad.flatten(1).square().sum(1).mean()
+
+
+def path_lengths(x: torch.Tensor, w: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """|J^T y| (n,) of x = G(w) at w (n, n_layers, w_dim), y an image of N(0, 1). Eq. 4
+
+    Per pixel, and the root of the mean over the layers [authors' code]: thus --path-weight 2 is
+    App. B's ln 2 / (r^2 (ln r - ln 2)) at every size r."""
+    h_w = x.shape[-1] * x.shape[-2]
+    grad, = torch.autograd.grad((x * y).sum() / h_w ** 0.5, w, create_graph=True)
+    return grad.square().sum(2).mean(1).sqrt()
+
+
+@torch.no_grad()
+def track_w(G: Generator, z: torch.Tensor) -> None:
+    """w_avg moves 0.005 of the way to the mean w of this batch. [authors' code]"""
+    G.w_avg.lerp_(G.mapping(z).mean(0), 0.005)
+
+
+@torch.no_grad()
+def update_ema(G_ema: Generator, G: Generator, beta: float) -> None:
+    """Weights: beta theirs + (1 - beta) G's; w_avg is G's. [App. B]"""
+    torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - beta)
+    G_ema.w_avg.copy_(G.w_avg)
+
+
+@torch.no_grad()
+def sample(G: Generator, z: torch.Tensor) -> torch.Tensor:
+    """G(z), truncated with psi = 0.5. [authors' code]"""
+    return torch.cat([G(part, psi=0.5) for part in z.split(8)])
+
+
+def train(args: argparse.Namespace) -> None:
+    run = Run(args)
+    if args.batch_size % (4 * args.accumulate * run.world):
+        fail(f"--batch-size {args.batch_size}: minibatch stddev has groups of 4 in every process, "
+             f"every part (--accumulate): a multiple of {4 * args.accumulate * run.world}")
+    data = load_images(args.data, args.size, **run.reading)
+    torch.manual_seed(args.seed)
+    z_fixed = sample_z(max(8, min(64, 4096 // args.size)), args.z_dim).to(run.device)  # [ours]
+    maps = args.fmap_base, args.fmap_max
+    G = Generator(args.size, data.channels, args.z_dim, args.w_dim, *maps, args.mapping_layers,
+                  args.config, args.noise_lr).to(run.device)
+    D = Discriminator(args.size, data.channels, *maps, args.config).to(run.device)
+    G_ema = copy.deepcopy(G).requires_grad_(False)
+    path_every, r1_every = intervals(args)
+    opt_g, opt_d = adam(G, args.lr, path_every), adam(D, args.lr, r1_every)
+    a = torch.zeros((), device=run.device)  # Eq. 4's, the mean path length so far
+    penalties = torch.zeros(2, device=run.device)  # as they were last: R1's, the path lengths'
+    run.keep(data, facts={"noise_lr": args.noise_lr},  # else the noise would change its strength
+             G=G, D=D, G_ema=G_ema, opt_g=opt_g, opt_d=opt_d, z_fixed=z_fixed, a=a,
+             penalties=penalties)
+
+    n, batches = args.batch_size, data.batches(args.batch_size, args.seed, run.step, run.rank,
+                                               run.world)
+    parts = [slice(run.rank + run.world * i, None, run.world * args.accumulate)
+             for i in range(args.accumulate)]  # of a batch: this process's rows
+    for step in run.steps(args.steps):
+        x = next(batches)
+        flip = torch.rand(n, 1, 1, 1, device=run.device)[run.rank::run.world] < 0.5
+        x = torch.where(flip, x.flip(3), x) if args.mirror else x
+
+        # Update G: on new noise, in --accumulate parts
+        D.requires_grad_(False)
+        z, latents = draw(n, args, run.device, parts)
+        track_w(G, z)
+        opt_g.zero_grad()
+        for latent in latents:
+            loss_g = g_loss(D(G(*latent)))
+            (loss_g / args.accumulate).backward()
+        if path_every != 1:
+            run.average(p.grad for p in G.parameters())
+            opt_g.step()
+            opt_g.zero_grad(set_to_none=False)  # of a weight that has no part: 0, and Adam goes on
+        if path_every and (step - 1) % path_every == 0:  # on half a batch [authors' code]
+            z, latents = draw(n // 2, args, run.device, parts)
+            track_w(G, z)
+            y = torch.randn(n // 2, data.channels, args.size, args.size, device=run.device)
+            length = torch.zeros_like(a)
+            for rows, (z, z2, crossover, noise) in zip(parts, latents, strict=True):
+                w = G.styles(G.mapping(z), G.mapping(z2), crossover)
+                lengths = path_lengths(G.synthesis(w, noise), w, y[rows])
+                penalty = args.path_weight * (lengths - a).square().mean()  # Eq. 4
+                (path_every * penalty / args.accumulate).backward()
+                length += lengths.detach().mean() / args.accumulate
+            run.average([length, *(p.grad for p in G.parameters())])
+            opt_g.step()
+            a.lerp_(length, 0.01)  # Departure: after; the authors' code compares with the new a
+            penalties[1] = penalty.detach()
+
+        # Update D: likewise
+        D.requires_grad_(True)
+        z, latents = draw(n, args, run.device, parts)
+        track_w(G, z)
+        opt_d.zero_grad()
+        for i, latent in enumerate(latents):
+            with torch.no_grad():
+                x_fake = G(*latent)
+            real, fake = D(x[i::args.accumulate]), D(x_fake)
+            loss_d = d_loss(real, fake)
+            (loss_d / args.accumulate).backward()
+        if r1_every != 1:
+            run.average(p.grad for p in D.parameters())
+            opt_d.step()
+            opt_d.zero_grad(set_to_none=False)
+        if (step - 1) % r1_every == 0:
+            for i in range(args.accumulate):
+                x_real = x[i::args.accumulate].requires_grad_()
+                penalty = args.gamma / 2 * r1(D(x_real), x_real)
+                (r1_every * penalty / args.accumulate).backward()
+            run.average(p.grad for p in D.parameters())
+            opt_d.step()
+            penalties[0] = penalty.detach()
+        update_ema(G_ema, G, 0.5 ** (n / (1000 * args.ema_kimg)))
+
+        run.report({"loss_d": loss_d, "loss_g": loss_g, "D(x)": real, "D(G(z))": fake,
+                    "R1": penalties[0], "path penalty": penalties[1], "path length": a},
+                   lambda: sample(G_ema, z_fixed))  # what one process saw in one part
+
+
+# ----------------------------------------------------------------------------------------------
+# The run: files, flags, messages, in one process or several. The same text in every folder that
+# torchrun starts, dcgan's but for the processes: whoever edits it in stylegan/train.py copies it to
+# the others with `python tests/copy_run.py`.
+
+import atexit
+import hashlib
+import io
+import math
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+
+import torch.distributed as dist
+from torch.nn.utils import parameters_to_vector
+
+from common.data import BadFile, fail, portable
+from common.images import numbered, save_curves, save_gif, save_grid, write_bytes
+
+
+class Run:
+    """A run and its folder --out: ckpt.pt, log.csv, losses.png, samples/. Made before the data are
+    read; `keep` is told what training changes, `steps` are the loop, `report` ends a step."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.out, self.step, self.log_bytes = args, Path(args.out), 0, 0
+        self.path, self.log = self.out / "ckpt.pt", self.out / "log.csv"
+        self.images, self.stop = args.batch_size, []  # images a step; a signal that came
+        self.rank, self.world = join(args.device)
+        self.lock = lock(self.out) if self.rank == 0 else None
+        if self.rank == 0 and self.path.exists() and not args.resume:
+            fail(f"{self.path.resolve()} exists: --resume goes on, --out DIR starts another run")
+        try:
+            probe = torch.zeros(1, device=args.device)
+            probe.item()  # "meta" has no numbers
+        except Exception as e:  # each backend raises its own kinds
+            fail(f"--device {args.device}: {str(e).splitlines()[0]}")
+        self.device = probe.device
+        torch.backends.cudnn.benchmark = True  # shapes stay. TF32 as torch has it: in convolutions
+        self.reading = {"root": args.data_root, "device": self.device, "workers": args.workers,
+                        "skip_bad": args.skip_bad}
+        scale = f"a small setting; --paper: {SCALE}"
+        if all(getattr(args, k) == v for k, v in PAPER.items() if k != "data" and "every" not in k):
+            scale = f"the paper's scale, with steps for {PAPER.get('data', args.data)}"
+        print(f"{NAME}: {args.data} at {args.size} px on {self.device}, {scale}", flush=True)
+
+    def keep(self, *sets, values: dict | None = None, facts: dict | None = None, **parts) -> None:
+        """sets: the data. parts: tensors, and what has a state_dict: all that training changes;
+        values: plain ones, kept in run.values. --resume makes them what the checkpoint holds.
+        facts: plain ones that it must find as they are."""
+        self.parts, self.values, channels = parts, values or {}, [data.channels for data in sets]
+        self.facts = {"paper": NAME, "classes": sets[0].classes, **(facts or {}),
+                      "channels": channels if len(sets) > 1 else channels[0]}
+        self.settings = {k: v for k, v in vars(self.args).items() if k not in ("out", "resume")}
+        self.settings["data"] = sets[0].name
+        for part in parts.values() if self.device.type == "cuda" else ():
+            for group in part.param_groups if isinstance(part, torch.optim.Adam) else ():
+                group["fused"] = True
+        try:
+            if self.args.resume:
+                self.fill(load_checkpoint(self.path))
+        except Exception as e:  # a file may hold anything
+            fail(f"{self.path.resolve()} does not fit ({str(e).splitlines()[0]}): a run keeps its "
+                 "networks' flags, and its data's channels and classes")
+
+    def fill(self, ckpt: dict) -> None:
+        if (saved := {k: ckpt[k] for k in self.facts}) != self.facts:
+            raise ValueError(f"{saved}, now {self.facts}")
+        for name, part in self.parts.items():
+            if isinstance(part, torch.Tensor):
+                part.set_(ckpt[name].to(part))
+            elif isinstance(part, torch.optim.Optimizer):  # flags given now override
+                groups = zip(ckpt[name]["param_groups"], part.param_groups, strict=True)
+                part.load_state_dict({**ckpt[name], "param_groups": [
+                    old | new | {"params": old["params"]} for old, new in groups]})
+                if any(t.shape not in (p.shape, ()) for p, state in part.state.items()
+                       for t in state.values() if t is not None):
+                    raise ValueError(f"{name} has other shapes")
+            else:
+                part.load_state_dict(ckpt[name])
+        self.values = {name: ckpt[name] for name in self.values}
+        self.step, self.log_bytes = int(ckpt["step"]), int(ckpt["log_bytes"])
+
+    def steps(self, last: int, work: Sequence[float] = ()) -> Iterator[int]:
+        """From the step after the checkpoint's to the last, each with its own seed. A first Ctrl-C
+        or SIGTERM lets one end. work, where steps differ: what is done after each, for the ETA."""
+        self.first, self.last, self.work = self.step, last, work or range(last + 1)
+        self.began, self.shown = time.monotonic(), (time.monotonic(), self.step)
+        if self.rank == 0:
+            (self.out / "samples").mkdir(parents=True, exist_ok=True)
+            for path in numbered(self.out / "samples"):
+                if int(path.stem) > self.step or not self.draws(int(path.stem)):
+                    path.unlink()  # it will come again, or was drawn for a signal
+            with open(self.log, "a" if self.args.resume else "w") as f:
+                f.truncate(min(f.tell(), self.log_bytes))  # these rows will come again
+            if not self.args.resume:
+                self.save()  # from here on a run that is killed resumes
+        handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            handlers = {n: signal.signal(n, lambda n, _: (  # a second one stops at once
+                self.stop.append(n), signal.signal(n, signal.SIG_DFL)))
+                for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self.step < last:
+                self.step += 1
+                torch.manual_seed(self.args.seed * 1_000_003 + self.step)  # of (seed, step) alone
+                yield self.step
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        if self.rank == 0:
+            self.end("done", "sample.py", "--ckpt", self.path)
+
+    def agree(self) -> list[int]:
+        """A signal that came. Several processes ask each other where a row of the log is due, as
+        that waits for the device, and so stop after the same step."""
+        if self.world == 1 or self.step % self.args.log_every:
+            return self.stop[:1] if self.world == 1 else []
+        largest = torch.tensor([*self.stop, 0][0], device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return [number] if (number := int(largest)) else []
+
+    def average(self, tensors: Iterable[torch.Tensor | None]) -> None:
+        """Each becomes its mean over all processes, in one message; None stays None."""
+        if self.world > 1:
+            tensors = [t for t in tensors if t is not None]
+            total = torch.cat([t.flatten() for t in tensors])
+            dist.all_reduce(total)
+            for t, part in zip(tensors, total.split([t.numel() for t in tensors]), strict=True):
+                t.copy_(part.view_as(t) / self.world)
+
+    def draws(self, step: int) -> bool:
+        return step == 1 or step % self.args.sample_every == 0 or step == self.last
+
+    def report(self, terms: dict, draw: Callable[[], torch.Tensor], n_cols: int = 8) -> None:
+        """Ends a step with what is due: the terms' means as a row of log.csv and a status line; a
+        grid of draw(); a checkpoint. A NaN ends the run before it is saved, a signal after."""
+        step, args, stop = self.step, self.args, self.agree()
+        if self.rank > 0:  # the first process does all of this
+            return sys.exit(128 + stop[0]) if stop else None
+        logs, late = step % args.log_every == 0, time.monotonic() - self.shown[0] > 10
+        stays = args.keep_every > 0 and step % args.keep_every == 0
+        saves = stays or stop or step % args.save_every == 0 or step == self.last
+        if logs or late or saves:
+            means = {name: torch.as_tensor(v).mean().item() for name, v in terms.items()}
+            self.check_finite(means)
+        if logs:
+            with open(self.log, "a") as f:
+                f.write("" if f.tell() else ",".join(["step", *means]) + "\n")
+                f.write(",".join([str(step), *(f"{v:.5f}" for v in means.values())]) + "\n")
+        if logs or late:
+            self.show(means)
+        if self.draws(step) or stop:
+            save_grid(self.out / f"samples/{step:06d}.png", draw(), n_cols)
+            save_curves(self.out / "losses.png", self.log)
+        if saves:
+            self.save()
+        if stays:
+            shutil.copyfile(self.path, self.out / f"ckpt-{step:06d}.pt")
+        if stop:
+            self.end("stopped", "train.py", "--resume", "--out", self.out)
+            sys.exit(128 + stop[0])
+
+    def show(self, means: dict[str, float]) -> None:
+        """The status line: on a terminal rewritten in place and cut to its width."""
+        now, (before, step), work = time.monotonic(), self.shown, self.work
+        left = (work[self.last] - work[self.step]) / (work[self.step] - work[self.first])
+        speed = (self.step - step) * self.images / max(now - before, 1e-9)
+        eta = timedelta(seconds=round(left * (now - self.began)))
+        line = (f"step {self.step}/{self.last}  ETA {eta}  {speed:.1f} images/s  "
+                + "  ".join(f"{name} {v:.3f}" for name, v in (means | self.values).items()))
+        tty, self.shown = sys.stdout.isatty(), (now, self.step)
+        print(f"\r\x1b[K{line[:shutil.get_terminal_size().columns - 1]}" if tty else line,
+              end="" if tty else "\n", flush=True)
+
+    def check_finite(self, terms: dict[str, float]) -> None:
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                fail(f"{name} is not finite at step {self.step}; last good checkpoint: "
+                     f"{self.path.resolve()}")
+
+    def save(self) -> None:
+        """Tensors and plain values alone. A kill or a full disk leaves the last good file."""
+        self.check_finite({name: parameters_to_vector(part.parameters()).norm(math.inf).item()
+                           for name, part in self.parts.items() if hasattr(part, "parameters")})
+        states = {name: part if isinstance(part, torch.Tensor) else part.state_dict()
+                  for name, part in self.parts.items()}
+        buffer = io.BytesIO()  # in memory first: a full disk is then a plain OSError
+        torch.save({**self.facts, **self.values, **states, "args": self.settings, "step": self.step,
+                    "log_bytes": self.log.stat().st_size}, buffer)
+        write_bytes(self.path, buffer.getbuffer())
+
+    def end(self, what: str, script: str, *flags) -> None:
+        if pictures := numbered(self.out / "samples"):
+            save_gif(self.out / "samples.gif", pictures)
+        command = shlex.join(["python", str(Path(__file__).with_name(script)), *map(str, flags)])
+        print(f"\n{what} after step {self.step}: see {self.out}/samples.gif; next: {command}")
+
+
+def join(device: str) -> tuple[int, int]:
+    """(rank, world): which process this is, of how many. torchrun tells by the environment."""
+    if (world := int(os.environ.get("WORLD_SIZE", 1))) == 1:
+        return 0, 1
+    if "LOCAL_RANK" not in os.environ:
+        fail("WORLD_SIZE is set, LOCAL_RANK is not: start several processes with torchrun")
+    if device.startswith("cuda"):
+        if (local := int(os.environ["LOCAL_RANK"])) >= (n := torch.cuda.device_count()):
+            fail(f"process {local} of this machine has no GPU of its own: --nproc_per_node={n}")
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    atexit.register(dist.destroy_process_group)
+    if dist.get_rank() > 0:
+        sys.stdout = open(os.devnull, "w")  # only the first process speaks, and writes the files
+    return dist.get_rank(), world
+
+
+def lock(folder: Path):
+    """While this process lives, no other starts a run in the folder."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    name = hashlib.sha256(os.fsencode(f"{os.getuid()} {folder.resolve()}")).hexdigest()
+    file = open(Path(tempfile.gettempdir(), f"{name}.lock"), "w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        fail(f"{folder.resolve()}: a run is going on there, --out DIR starts another")
+    return file
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Nothing that a file holds is executed: tensors and plain types only."""
+    try:
+        with zipfile.ZipFile(path) as file:  # torch does not look at its checksums
+            if file.testzip():
+                raise ValueError
+        ckpt = torch.load(path, map_location="cpu", weights_only=True)
+        paper, _ = ckpt["paper"], ckpt["args"].items()
+    except FileNotFoundError:
+        fail(f"no checkpoint at {path.resolve()}: start the run without --resume")
+    except Exception as e:  # torch's readers raise many kinds
+        fail(f"{path.resolve()} is damaged, or no checkpoint of ours ({type(e).__name__})")
+    if paper != NAME:
+        fail(f"{path.resolve()} is a checkpoint of {paper}, not of {NAME}")
+    return ckpt
+
+
+PAPER: dict = {}  # what --paper changes
+settings(lambda flag, here, paper, *_, **__: paper != here and PAPER.update(
+    {flag[2:].replace("-", "_"): paper}))
+SCALE = ", ".join(f"{name} {value}" for name, value in PAPER.items() if "every" not in name)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Flags given now > the checkpoint's (--resume) > --paper's > those of settings()."""
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=lambda prog:
+        argparse.ArgumentDefaultsHelpFormatter(prog, max_help_position=32, width=100))
+    p.error, ranges = fail, {}  # fail: one line, without the usage
+
+    def add(flag, here, paper, help, choices=None, low=None, below=None):
+        kind, help = type(here), help if paper == here else f"{help}; paper: {paper}"
+        options = {"action": argparse.BooleanOptionalAction} if kind is bool else {
+            "type": kind, "choices": choices}
+        name = p.add_argument(flag, default=here, help=help, **options).dest
+        if kind in (int, float):  # where nothing is said, an int from 1 on, a float from 0 on
+            ranges[name] = ((kind is int) if low is None else low,
+                            below or (10**9 if kind is int else math.inf))
+
+    settings(add)
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    add("--keep-every", 0, 0, "steps between checkpoints that stay, ckpt-STEP.pt; 0: none", low=0)
+    add("--workers", 4, 4, "readers of a set too large to keep", low=0)
+    add("--seed", 0, 0, "of weights, noise, the data's order", low=0, below=2**32)
+    add("--device", str(best), str(best), "cuda, mps or cpu; the best there is")
+    p.add_argument("--data-root", type=portable, help="for downloads; else data/ in here")
+    add("--out", f"runs/{NAME}", f"runs/{NAME}", "the folder of this run")
+    add("--skip-bad", False, False, "leave unreadable images out, do not stop")
+    add("--paper", False, False, f"the paper's scale: {SCALE}")
+    add("--resume", False, False, "go on from OUT/ckpt.pt; flags given now override")
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = p.parse_args(argv)
+    if args.paper:
+        p.set_defaults(**PAPER)
+    if args.resume:  # the run's own flags come first, checked like any
+        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"].items()
+        argv = [f"--{'no-' * (v is False)}{k.replace('_', '-')}" + f"={v}" * (type(v) is not bool)
+                for k, v in saved if v is not None] + argv
+    args = p.parse_args(argv)
+    for name, (low, below) in ranges.items():
+        if not low <= getattr(args, name) < below:
+            fail(f"--{name.replace('_', '-')} {getattr(args, name)} is not in [{low:g}, {below:g})")
+    return args
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any name
+    try:
+        train(parse_args())
+    except KeyboardInterrupt:  # before the first step
+        sys.exit(130)
+    except (BadFile, OSError) as e:  # a file that vanished, a full disk, a folder that is closed
+        fail(f"{e}: mend that, or change --out; a checkpoint there is whole, and --resume goes on")
+    except (RuntimeError, MemoryError) as e:
+        if isinstance(e, RuntimeError) and "allocate" not in str(e):
+            raise
+        fail("out of memory: lower --batch-size or --size")
