@@ -500,11 +500,8 @@ def judge_stargan(paper: str, args: argparse.Namespace) -> bool:
 
 
 TRANSLATORS = {  # paper -> its own judge, which says whether it passes
-    "pix2pix": judge_pix2pix,
-    "cyclegan": judge_cyclegan,
-    "srgan": judge_srgan,
-    "stargan": judge_stargan}
-    "pix2pix": judge_pix2pix, "cyclegan": judge_cyclegan, "spade": judge_spade}
+    name.removeprefix("judge_"): judge for name, judge in list(globals().items())
+    if name.startswith("judge_")}
 
 
 def compare(args: argparse.Namespace) -> bool:
