@@ -42,7 +42,7 @@ def settings(add) -> None:
     add("--beta1",            0.0,     0.0, "Adam's beta1 [authors' code]", below=1)
     add("--beta2",            0.9,     0.9, "Adam's beta2 [authors' code]", below=1)
     add("--decay",              0,  50_000, "last steps, in which lr falls linearly to 0", low=0)
-    add("--steps",           1500,  50_000, "updates of G [authors' code]; 100,000 of cnn [Sec. 4]")
+    add("--steps",           1250,  50_000, "updates of G [authors' code]; 100,000 of cnn [Sec. 4]")
     add("--log-every",         25,     100, "steps between rows of log.csv")
     add("--sample-every",     100,    1000, "steps between sample grids")
     add("--save-every",       250,    1000, "steps between checkpoints")
