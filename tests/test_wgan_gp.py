@@ -12,7 +12,7 @@ from algorithm import Adam, assert_same_run, float64
 from conftest import load, n_parameters, tiny
 from torch import nn
 
-from common import data
+from common import data, images
 
 model, train, sample, toy = (load("wgan_gp", module) for module in (
     "model", "train", "sample", "toy"))
@@ -332,6 +332,18 @@ def test_held_out(tmp_path, capsys):
     for split, name in (("train", "64 training"), ("test", "32 held-out")):
         estimate = D(data.load_images("digits", 16, split=split)[:]).mean() - fake
         assert f"{estimate.item():.3f} on {name} images" in out
+
+
+def test_held_out_images_were_not_trained_on(tmp_path, capsys):
+    for i in range(4):
+        images.write_image(tmp_path / f"all/part/{i}.png", torch.full((1, 16, 16), i / 4))
+    run = tmp_path / "run"
+    flags = (*SMALL, "--data", tmp_path / "all", "--batch-size", 4, "--steps", 1)
+    train.train(train.parse_args(tiny("wgan_gp", run, *flags)))
+    for folder in (tmp_path / "all/part", tmp_path / "all", tmp_path):
+        with pytest.raises(SystemExit):
+            sample.main(["--ckpt", str(run / "ckpt.pt"), "--held-out", str(folder), "--frames=2"])
+        assert f"--held-out {folder}: the run was trained on" in capsys.readouterr().err
 
 
 # The toys

@@ -15,6 +15,7 @@ from model import Critic, Generator
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
 from common.data import Data, load_images
+from common.folders import place
 from common.images import grid, save_gif, save_grid
 
 NAME = "wgan_gp"
@@ -61,6 +62,9 @@ def held_out(G: Generator, ckpt: dict, args: argparse.Namespace) -> None:
     run, device = ckpt["args"], ckpt["z_fixed"].device
     reading = {"root": run["data_root"], "skip_bad": run["skip_bad"], "device": device}
     unseen = load_images(args.held_out, run["size"], split="test", **reading)
+    seen, here = place(run["data"]), place(unseen.name)
+    if unseen.split == "train" and (seen == here or seen in here.parents or here in seen.parents):
+        fail(f"--held-out {here}: the run was trained on images in it, those of {seen}")
     if unseen.channels != ckpt["channels"]:
         fail(f"--held-out {args.held_out} has {unseen.channels} channels, the run has "
              f"{ckpt['channels']}")
