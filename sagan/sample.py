@@ -94,17 +94,17 @@ def looks(G: Generator, z: torch.Tensor, y: torch.Tensor,
 def overlay(x: torch.Tensor, maps: torch.Tensor, points: list[tuple[float, float]],
             scale: int = 4) -> torch.Tensor:
     """(n (1 + k), 3, scale h, scale w): each picture with its points, each in a colour; then for
-    each point what it looks at, all else being dark. [Figs. 1, 5]"""
-    x = x.expand(-1, 3, -1, -1)
-    light = torch.cat([torch.ones_like(maps[:, :1]), 0.1 + 0.9 * maps], 1)
-    sheet = (x[:, None] + 1) * light[:, :, None] - 1
-    sheet = sheet.repeat_interleave(scale, 3).repeat_interleave(scale, 4)
+    each point the darkened picture, and in the point's colour what it looks at. [Figs. 1, 5]"""
+    rgb = [list(bytes.fromhex(COLOURS[i % len(COLOURS)][1:])) for i in range(len(points))]
+    rgb = torch.tensor(rgb).to(x) / 127.5 - 1
+    x, maps = x.expand(-1, 3, -1, -1)[:, None], maps[:, :, None]
+    seen = torch.lerp((x - 1) / 2, rgb[:, :, None, None], maps)  # dark, or of that colour
+    sheet = torch.cat([x, seen], 1).repeat_interleave(scale, 3).repeat_interleave(scale, 4)
     for i, (a, b) in enumerate(points):
         top, left = int(b * sheet.shape[3]), int(a * sheet.shape[4])
-        rgb = torch.tensor(list(bytes.fromhex(COLOURS[i % len(COLOURS)][1:]))) / 127.5 - 1
-        for j in (0, i + 1):
-            sheet[:, j, :, max(top - 2, 0):top + 3, max(left - 2, 0):left + 3] = rgb.to(
-                sheet)[:, None, None]
+        for j, colour in (0, rgb[i]), (i + 1, torch.ones_like(rgb[i])):
+            sheet[:, j, :, max(top - 2, 0):top + 3, max(left - 2, 0):left + 3] = colour[
+                :, None, None]
     return sheet.flatten(0, 1)
 
 

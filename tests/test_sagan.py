@@ -225,17 +225,20 @@ def test_maps_are_the_points_rows_of_the_weights(run):
 
 
 def test_the_picture_of_the_maps():
-    """A column of pictures as they are, then one a point: as they are where it looks, else dark."""
+    """A column of pictures as they are, then one a point: dark, and coloured where it looks."""
     x, maps = torch.rand(2, 1, 8, 8) * 2 - 1, torch.zeros(2, 1, 8, 8)
-    maps[:, :, 4:] = 1
+    maps[:, :, 4:], maps[:, :, 6:] = 0.5, 1
     sheet = sample.overlay(x, maps, [(0.5, 0.1)], scale=3).unflatten(0, (2, 2))
     assert sheet.shape == (2, 2, 3, 24, 24)
-    big = x.repeat_interleave(3, 2).repeat_interleave(3, 3)
-    assert torch.allclose(sheet[:, :, 0, 12:], big[:, :, 12:].expand(-1, 2, -1, -1), atol=1e-6)
-    assert torch.allclose(sheet[:, 0, 1, 6:], big[:, 0, 6:], atol=1e-6)
-    assert torch.allclose((sheet[:, 1, 0, 6:12] + 1) / 2, (big[:, 0, 6:12] + 1) / 20, atol=1e-6)
-    blue = torch.tensor([0, 0x72, 0xb2]) / 127.5 - 1
-    assert torch.allclose(sheet[:, :, :, 2, 12], blue.expand(2, 2, 3))
+    big = x.repeat_interleave(3, 2).repeat_interleave(3, 3).expand(-1, 3, -1, -1)
+    blue = (torch.tensor([0, 0x72, 0xb2]) / 127.5 - 1)[:, None, None]
+    assert torch.allclose(sheet[:, 0, :, 6:], big[:, :, 6:])
+    dark = (big + 1) / 2 - 1
+    assert torch.allclose(sheet[:, 1, :, 6:12], dark[:, :, 6:12], atol=1e-6)
+    assert torch.allclose(sheet[:, 1, :, 12:18], (dark[:, :, 12:18] + blue) / 2, atol=1e-6)
+    assert torch.allclose(sheet[:, 1, :, 18:], blue.expand(2, 3, 6, 24), atol=1e-6)
+    for j, colour in (0, blue), (1, torch.ones(3, 1, 1)):
+        assert torch.allclose(sheet[:, j, :, 2:3, 12:13], colour.expand(2, 3, 1, 1))
 
 
 @pytest.mark.parametrize("points", ["0.5", "0.5 1", "-0.1 0.5"])
