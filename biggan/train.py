@@ -36,7 +36,7 @@ def settings(add) -> None:
     add("--width",            16,       96, "channels, ch [Table 1]; of deep 128", low=8)
     add("--attention",        64,       64, "side of the maps that attend, at most half of SIZE "
         "[Table 4]; 0: none", (0, 8, 16, 32, 64, 128), low=0)
-    add("--z-chunk",           4,       20, "length of a chunk of z, of which G has one more than "
+    add("--z-chunk",          16,       20, "length of a chunk of z, of which G has one more than "
         "blocks: 120 in all at 128 px [Sec. 3.1]; of deep all of z, 128")
     add("--embed-dim",        32,      128, "length of the class embedding [Sec. 3]")
     add("--batch-size",       16,     2048, "images an update [Sec. 3]")
