@@ -36,7 +36,7 @@ def settings(add) -> None:
     add("--width",            16,       96, "channels, ch [Table 1]; of deep 128", low=8)
     add("--attention",        64,       64, "side of the maps that attend, at most half of SIZE "
         "[Table 4]; 0: none", (0, 8, 16, 32, 64, 128), low=0)
-    add("--z-chunk",           4,       20, "length of a chunk of z, of which G has one more than "
+    add("--z-chunk",          16,       20, "length of a chunk of z, of which G has one more than "
         "blocks: 120 in all at 128 px [Sec. 3.1]; of deep all of z, 128")
     add("--embed-dim",        32,      128, "length of the class embedding [Sec. 3]")
     add("--batch-size",       16,     2048, "images an update [Sec. 3]")
@@ -51,10 +51,10 @@ def settings(add) -> None:
     add("--beta2",         0.999,    0.999, "Adam's beta2 [App. C]", below=1)
     add("--eps",            1e-4,     1e-4, "added to batch norm's variances [App. C]")
     add("--ortho",          1e-4,     1e-4, "beta of orthogonal regularisation [Eq. 3]; 0: none")
-    add("--ema",            0.99,   0.9999, "what G's mean keeps a step [App. C]", below=1)
+    add("--ema",           0.995,   0.9999, "what G's mean keeps a step [App. C]", below=1)
     add("--standing",         16,      100, "batches for batch norm's standing statistics, that G "
         "is sampled by [App. C]")
-    add("--steps",          3500,  165_000, "updates of G [Table 1]")
+    add("--steps",          2500,  165_000, "updates of G [Table 1]")
     add("--log-every",        25,      100, "steps between rows of log.csv, of Fig. 3")
     add("--sample-every",    100,     1000, "steps between sample grids")
     add("--save-every",      250,     1000, "steps between checkpoints")
