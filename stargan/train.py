@@ -50,7 +50,7 @@ def settings(add) -> None:
     add("--lr",          5e-4,     1e-4, "Adam's learning rate, which falls to 0 over the second "
         "half of --steps [Sec. 5.3]")
     add("--beta1",        0.5,      0.5, "Adam's beta1 [Sec. 5.3]", below=1)
-    add("--steps",       2000,   40_693, "updates of G by each set; 20 epochs of 162,770 images, "
+    add("--steps",       1200,   40_693, "updates of G by each set; 20 epochs of 162,770 images, "
         "16 for each of 5 updates of D [Sec. 5.3]")
     add("--log-every",     25,      100, "steps between rows of log.csv")
     add("--sample-every",  50,     1000, "steps between sample grids")
