@@ -64,6 +64,20 @@ def lrelu(x: torch.Tensor) -> torch.Tensor:
     return F.leaky_relu(x, 0.2)
 
 
+class OverProcesses(torch.autograd.Function):
+    """The mean of a tensor over all processes; of its gradients, too, as it is its own adjoint."""
+
+    @staticmethod
+    def forward(ctx, t: torch.Tensor) -> torch.Tensor:
+        total = t.clone()
+        dist.all_reduce(total)
+        return total / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:
+        return OverProcesses.forward(ctx, grad)
+
+
 class BatchNorm(nn.BatchNorm2d):
     """Without gain and bias. Where several processes train, its statistics are those of the whole
     batch, in equal parts in all of them. [Sec. 4: synchronized]"""
@@ -75,20 +89,14 @@ class BatchNorm(nn.BatchNorm2d):
         if not (self.training and dist.is_available() and dist.is_initialized()):
             return super().forward(x)
         n = x.numel() // x.shape[1] * dist.get_world_size()
-        mean = self.average(x.mean((0, 2, 3)))
+        mean = OverProcesses.apply(x.mean((0, 2, 3)))
         x = x - mean[:, None, None]
-        var = self.average(x.square().mean((0, 2, 3)))
+        var = OverProcesses.apply(x.square().mean((0, 2, 3)))
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * n / (n - 1), self.momentum)
         return x * (var + self.eps).rsqrt()[:, None, None]
-
-    @staticmethod
-    def average(t: torch.Tensor) -> torch.Tensor:
-        """The mean over all processes, and so are its gradients."""
-        from torch.distributed.nn.functional import all_reduce
-        return all_reduce(t) / dist.get_world_size()
 
 
 class SPADE(nn.Module):
