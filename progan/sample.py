@@ -24,7 +24,7 @@ from common.data import Data, load_images
 from common.images import grid, save_gif, save_grid, to_uint8
 
 NAME = "progan"
-SMOOTH = 1 / 0.12  # frames of walk.gif in a second, the deviation of its filter [authors' code]
+SMOOTH = 0.75 / 0.12  # frames of walk.gif in 0.75 seconds, its filter's deviation [Sec. 6.3]
 
 
 def settings(add) -> None:
@@ -110,16 +110,16 @@ def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
 
 def low_pass(z: torch.Tensor, deviation: float) -> torch.Tensor:
     """z (frames, n, z_dim) filtered along the frames by a Gaussian of this deviation, the last one
-    next to the first, and brought back to a mean square of 1. [authors' code]"""
+    next to the first, and each z brought back to a mean square of 1. [Sec. 6.3]"""
     f = torch.fft.rfftfreq(len(z), device=z.device)[:, None, None]
     gaussian = torch.exp(-2 * (math.pi * deviation * f) ** 2)  # its Fourier transform
     z = torch.fft.irfft(torch.fft.rfft(z, dim=0) * gaussian, len(z), dim=0)
-    return z / z.square().mean().sqrt()
+    return z / z.square().mean(2, keepdim=True).sqrt()
 
 
 def nearest(x: torch.Tensor, data: Data, k: int) -> torch.Tensor:
     """For each x its k nearest images of the set (n, k, c, h, w), the nearest first. Departure: by
-    the square distance of pixels, at 32x32 at most, not by VGG's features [Fig. 10]."""
+    the square distance of pixels, at 32x32 at most, not by VGG's features [App. F]."""
     def small(x):
         return F.avg_pool2d(x, max(1, x.shape[-1] // 32)).flatten(1)
 
@@ -172,7 +172,7 @@ def descriptors(parts: Iterable[torch.Tensor], seed: int, per_image: int = 128
 def sliced_wasserstein(a: torch.Tensor, b: torch.Tensor, seed: int, directions: int = 512
                        ) -> float:
     """Of two sets of as many points (n, k): the mean, over random directions, of the distance of
-    their projections, which sorting pairs. [Rabin et al. 2011; Sec. 5; 4 x 128: authors' code]"""
+    their projections, which sorting pairs. [Rabin et al. 2011; Sec. 5]"""
     draw, total = torch.Generator().manual_seed(seed), 0.0
     for _ in range(directions // 32):
         d = F.normalize(torch.randn(a.shape[1], 32, generator=draw), dim=0).to(a.device)
@@ -208,12 +208,12 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
                   scale=2 if G.size <= 128 else 1)
         done.append("growth.png")
 
-    # Of eight z that move, filtered along time
+    # Of eight z that move, filtered along time [Sec. 6.3]
     z = low_pass(sample_z(args.frames * 8, z_dim, device).unflatten(0, (-1, 8)), SMOOTH)
     save_gif(out / "walk.gif", [grid(paint(G, ckpt, frame), 4, scale=2) for frame in z], hold=0.12)
     done.append("walk.gif")
 
-    # Fig. 10: six samples, at the left, and the nearest images of the training set
+    # App. F: six samples, at the left, and the nearest images of the training set
     if args.nearest:
         x = paint(G, ckpt, ckpt["z_fixed"][:6])
         near = nearest(x, data, 5)

@@ -33,7 +33,7 @@ LR_FACTOR = {128: 1.5, 256: 2, 512: 3, 1024: 3}  # of --lr; below 128 it is 1 [a
 
 def settings(add) -> None:
     #    flag              here    --paper  what it is [where the paper has it]
-    add("--data",       "faces", "celeba-hq", "a set by its name, or a folder [Sec. 5]")
+    add("--data",       "faces", "celeba-hq", "a set by its name, or a folder [Sec. 6.3]")
     add("--size",            32,     1024, "height and width at the end [Sec. 2]", SIZES)
     add("--config",         "g",      "g", "a row of the ablation; h is g, for longer [Table 1]",
         tuple("defg"))
@@ -53,7 +53,7 @@ def settings(add) -> None:
     add("--lr",            1e-3,     1e-3, "Adam's learning rate [App. A.1]")
     add("--lambda-gp",     10.0,     10.0, "weight of the penalty [App. A.1]")
     add("--gamma",          1.0,      1.0, "norm of the gradient that it asks for; 750 for "
-        "CIFAR-10 [App. A.1, A.2]", low=1e-6)
+        "CIFAR-10 [Sec. 6.5]", low=1e-6)
     add("--drift",         1e-3,     1e-3, "weight of E[D(x)^2] [App. A.1]")
     add("--ema",           0.99,    0.999, "decay of the mean of G, a step. Departure: 0.99, for "
         "some thousand steps [App. A.1]", below=1)
@@ -151,7 +151,7 @@ def g_loss(fake: torch.Tensor) -> torch.Tensor:
 def gradient_penalty(D: nn.Module, x: torch.Tensor, x_fake: torch.Tensor, u: torch.Tensor,
                      alpha: float, gamma: float, final: int) -> torch.Tensor:
     """E[(|grad D(x_hat)|_2 - gamma)^2 / gamma^2], x_hat = (1 - u) x + u x_fake. [WGAN-GP paper,
-    Eq. 3; gamma: App. A.2] The gradient is by the pixels of the final size, to which the authors'
+    Eq. 3; gamma: Sec. 6.5] The gradient is by the pixels of the final size, to which the authors'
     code blows up all images: as D averages them, its norm is size / final that by x_hat's own."""
     x_hat = torch.lerp(x, x_fake, u).requires_grad_()
     grad, = torch.autograd.grad(D(x_hat, alpha).sum(), x_hat, create_graph=True)
