@@ -418,7 +418,7 @@ def test_figures(tmp_path, monkeypatch, capfd):
 
 
 def test_low_pass():
-    """The filter's own weights, around a circle; each z of a unit mean square; slower than the noise."""
+    """The filter's own weights, around a circle; each z of mean square 1; slower."""
     torch.manual_seed(0)
     z = torch.randn(40, 3, 4, dtype=torch.float64)
     t = torch.arange(40)
