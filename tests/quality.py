@@ -15,6 +15,8 @@ It needs data with classes: a built-in set, a torchvision one, or class folders.
 - classes: how many have at least a fifth of an equal share of the samples (2 % if there are ten),
   of those that have it of the real images;
 - confidence: the mean probability of the most probable class;
+- precision and recall (Kynkaanniemi et al. 2019): the share of samples that lie nearer to a real
+  image than its third neighbour among real ones, in these features; and of real ones, likewise;
 - asked: where a paper's generate() takes y, the share of samples of the class that y asks for.
 
 Targets: all classes, confidence above 0.8, a quarter of the untrained G's distance or less. The
@@ -114,6 +116,13 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s1) + np.trace(s2) - 2 * cross)
 
 
+def within(a: np.ndarray, b: np.ndarray, k: int = 3) -> float:
+    """The share of a (n, d) that lie in the ball of one of b (m, d), out to its k-th neighbour."""
+    a, b = torch.from_numpy(a), torch.from_numpy(b)
+    radius = torch.cdist(b, b).kthvalue(k + 1).values  # the first is itself
+    return (torch.cdist(a, b) <= radius).any(1).double().mean().item()
+
+
 class Judge:
     """A classifier and what it makes of real images: one for all runs on the same pictures."""
 
@@ -206,7 +215,8 @@ def assess(paper: str, args: argparse.Namespace, judges: dict) -> list[str]:
         "distance": distance <= distance_0 / 4}.items() if not ok]
     return [paper, f"{on[0]} {on[1]}", f"{ckpt['step']:,}", f"{distance:.2f}",
             f"{judge.floor:.2f}", f"{distance_0:.2f}", f"{distance / distance_0:.3f}",
-            f"{there}/{common}", f"{confidence:.3f}", asked,
+            f"{there}/{common}", f"{confidence:.3f}", f"{within(features, judge.real):.2f}",
+            f"{within(judge.real, features):.2f}", asked,
             f"MISSED: {', '.join(missed)}" if missed else "ok"]
 
 
@@ -374,7 +384,7 @@ def compare(args: argparse.Namespace) -> bool:
     print(f"{args.n:,} samples, seed {args.seed}, torch {torch.__version__}, classifier: {STEPS} "
           f"steps of {BATCH} images", flush=True)
     table = [["paper", "data", "step", "Frechet", "held out", "untrained", "ratio", "classes",
-              "confidence", "asked", "targets"],
+              "confidence", "precision", "recall", "asked", "targets"],
              *(assess(paper, args, judges) for paper in args.papers)]
     return show(table)
 
