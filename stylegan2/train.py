@@ -31,7 +31,7 @@ def settings(add) -> None:
     add("--data",         "faces", "ffhq", "a set by its name, or a folder [Sec. 1]")
     add("--size",              32,   1024, "height and width [Table 1]", SIZES)
     add("--config",           "F",    "F", "a row of the ablation [Table 1]", tuple("BCDEF"))
-    add("--fmap-base",        512,  16384, "a layer has 2 FMAP_BASE / its size channels, half of "
+    add("--fmap-base",        256,  16384, "a layer has 2 FMAP_BASE / its size channels, half of "
         "that in rows B to E [authors' code]")
     add("--fmap-max",          64,    512, "but at most [authors' code]")
     add("--z-dim",            128,    512, "length of z [StyleGAN, Fig. 1]")
@@ -57,7 +57,7 @@ def settings(add) -> None:
         "their weight [authors' code; App. B: 8]")
     add("--ema-kimg",         1.0,   10.0, "thousands of images in which the mean of G forgets "
         "half. Departure: 1, for runs of some ten [App. B]", low=0.001)
-    add("--steps",           5000, 781250, "updates of G; paper: 25 million images [App. B]")
+    add("--steps",           5500, 781250, "updates of G; paper: 25 million images [App. B]")
     add("--log-every",         25,     25, "steps between rows of log.csv")
     add("--sample-every",     100,   5000, "steps between sample grids")
     add("--save-every",       250,   1000, "steps between checkpoints")
