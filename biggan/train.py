@@ -54,7 +54,7 @@ def settings(add) -> None:
     add("--ema",           0.995,   0.9999, "what G's mean keeps a step [App. C]", below=1)
     add("--standing",         16,      100, "batches for batch norm's standing statistics, that G "
         "is sampled by [App. C]")
-    add("--steps",          2500,  165_000, "updates of G [Table 1]")
+    add("--steps",          1500,  165_000, "updates of G [Table 1]")
     add("--log-every",        25,      100, "steps between rows of log.csv, of Fig. 3")
     add("--sample-every",    100,     1000, "steps between sample grids")
     add("--save-every",      250,     1000, "steps between checkpoints")
