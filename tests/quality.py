@@ -492,9 +492,9 @@ def judge_stargan(paper: str, args: argparse.Namespace) -> bool:
                                   for share in (r[:, group].all(1), r[:, others], r[:, learnt],
                                                 r[:, [i for i in others if i not in learnt]])])
             sums += torch.cat([shares, torch.ones(1)]) * len(fake)
-            table.append([names[place - at], f"{len(fake):,}", *(f"{v:.1%}" for v in shares)])
+            table.append([names[place - at], f"{len(fake):,}", *(f"{v:.1%}".replace("nan%", "-") for v in shares)])
     shares = sums[:-1] / sums[-1]
-    table.append(["all", f"{sums[-1]:,.0f}", *(f"{v:.1%}" for v in shares)])
+    table.append(["all", f"{sums[-1]:,.0f}", *(f"{v:.1%}".replace("nan%", "-") for v in shares)])
     show(table)
     return bool(shares[0] >= 0.85 and (data.classes or shares[1] >= 0.8))
 
