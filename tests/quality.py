@@ -473,6 +473,10 @@ def judge_stargan(paper: str, args: argparse.Namespace) -> bool:
           f"{'images of the training' if held is data else 'held-out images'}; the classifier is "
           f"right on {', '.join(f'{n} {a:.1%}' for n, a in zip(known, accuracy, strict=True))}")
     kinds = ["asked", "the rest", "learnt", "unnamed"]
+
+    def percent(share: torch.Tensor) -> str:
+        return "-" if share.isnan() else f"{share:.1%}"
+
     table, sums = [["domain", "images", *kinds, *(f"before: {kind}" for kind in kinds)]], 0
     for k, at, names in sample.groups(domains):
         group = columns[at:at + len(names)]
@@ -492,9 +496,9 @@ def judge_stargan(paper: str, args: argparse.Namespace) -> bool:
                                   for share in (r[:, group].all(1), r[:, others], r[:, learnt],
                                                 r[:, [i for i in others if i not in learnt]])])
             sums += torch.cat([shares, torch.ones(1)]) * len(fake)
-            table.append([names[place - at], f"{len(fake):,}", *(f"{v:.1%}".replace("nan%", "-") for v in shares)])
+            table.append([names[place - at], f"{len(fake):,}", *map(percent, shares)])
     shares = sums[:-1] / sums[-1]
-    table.append(["all", f"{sums[-1]:,.0f}", *(f"{v:.1%}".replace("nan%", "-") for v in shares)])
+    table.append(["all", f"{sums[-1]:,.0f}", *map(percent, shares)])
     show(table)
     return bool(shares[0] >= 0.85 and (data.classes or shares[1] >= 0.8))
 
