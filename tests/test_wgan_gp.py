@@ -78,7 +78,7 @@ def test_losses():
 def test_the_papers_setting(tmp_path):
     bare, args = (train.parse_args([*flags, "--out", str(tmp_path)]) for flags in ([], ["--paper"]))
     assert (bare.lambda_gp, bare.n_critic) == (10, 5)  # Algorithm 1
-    assert (bare.lr, bare.beta1, bare.beta2, bare.lr_decay) == (1e-4, 0, 0.9, False)
+    assert (bare.lr, bare.beta1, bare.beta2, bare.lr_decay) == (5e-4, 0, 0.9, False)
     assert (args.data, args.size, args.arch, args.width) == ("cifar10", 32, "resnet", 128)
     assert (args.lr, args.lr_decay, args.beta1, args.beta2) == (2e-4, True, 0, 0.9)
     assert (args.batch_size, args.z_dim, args.steps) == (64, 128, 100_000)
@@ -268,7 +268,7 @@ def test_three_steps_are_algorithm_1(tmp_path, arch, flags):
         torch.randn(64, 9)  # z_fixed
         G, D = model.Generator(16, 1, 9, 8, arch), model.Critic(16, 1, 8, arch)
         opt_g, opt_d = Adam(G.parameters(), *betas), Adam(D.parameters(), *betas)
-        rates = [1e-4, 5e-5, 3e-4] if "--lr-decay" in flags else [1e-4, 1e-4, 9e-4]
+        rates = [5e-4, 2.5e-4, 3e-4] if "--lr-decay" in flags else [5e-4, 5e-4, 9e-4]
         for step, lr in enumerate(rates, 1):
             torch.manual_seed(step)
             for _ in range(n_critic):
