@@ -1,12 +1,18 @@
-"""For the tests of one whole step: a run in float64, and what it is compared with."""
+"""For the tests of one whole step: a run in float64, also in two processes, and what it is compared
+with."""
 import contextlib
+import functools
+import os
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import torch
+from conftest import FEW, FORK, load
 
-from common.data import Data
+from common.data import N_BUILTIN, Data
 
 
 @contextlib.contextmanager
@@ -25,6 +31,35 @@ def float64() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def _one_of_two(paper: str, eps: float, rank: int, port: int, *flags: str) -> None:
+    os.environ.update(WORLD_SIZE="2", RANK=f"{rank}", LOCAL_RANK=f"{rank}",
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT=f"{port}")
+    torch.set_num_threads(1)
+    N_BUILTIN.update(FEW)
+    torch.optim.Adam = functools.partial(torch.optim.Adam, eps=eps)
+    train = load(paper, "train")
+    with open(os.devnull, "w") as sys.stdout, float64():
+        train.train(train.parse_args(list(flags)))
+
+
+def start_two(paper: str, *flags: str, eps: float = 1e-8) -> list:
+    """What torchrun starts: a run in two processes, in float64, with this eps of Adam."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    two = [FORK.Process(target=_one_of_two, args=(paper, eps, rank, port, *flags))
+           for rank in range(2)]
+    for process in two:
+        process.start()
+    return two
+
+
+def join_two(two: list) -> None:
+    for process in two:
+        process.join(120)
+    assert [process.exitcode for process in two] == [0, 0]
 
 
 class SGD:

@@ -2,16 +2,13 @@
 truncated, standing statistics, the author's names."""
 import copy
 import functools
-import os
-import socket
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithm import assert_same_run, float64
-from conftest import FEW, FORK, load, main, n_parameters, tiny
+from algorithm import assert_same_run, float64, join_two, start_two
+from conftest import FORK, load, main, n_parameters, tiny
 from torch import nn
 
 from common import data
@@ -326,33 +323,14 @@ def test_parts_are_equal(tmp_path, capfd):
 
 # Several processes
 
-def one_of_two(rank: int, port: int, *flags: str) -> None:
-    """What torchrun starts."""
-    os.environ.update(WORLD_SIZE="2", RANK=f"{rank}", LOCAL_RANK=f"{rank}",
-                      MASTER_ADDR="127.0.0.1", MASTER_PORT=f"{port}")
-    torch.set_num_threads(1)
-    data.N_BUILTIN.update(FEW)
-    torch.optim.Adam = functools.partial(torch.optim.Adam, eps=0.01)
-    with open(os.devnull, "w") as sys.stdout, float64():
-        train.train(train.parse_args(list(flags)))
-
-
 @pytest.mark.skipif(not FORK, reason="needs a fork server")
 def test_two_processes_are_one(sharp, tmp_path):
     """Batch norm's statistics and their gradients are those of the whole batch; parts of a batch
     are as many batches, of both processes each."""
     flags = (*SMALL, "--steps", 2, "--lr", 0.02, "--accumulate", 2, "--batch-size", 8)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    two = [FORK.Process(target=one_of_two, args=(rank, port, *tiny("biggan", tmp_path / "two",
-                                                                   *flags))) for rank in range(2)]
-    for process in two:
-        process.start()
+    two = start_two("biggan", *tiny("biggan", tmp_path / "two", *flags), eps=0.01)
     train.train(train.parse_args(tiny("biggan", tmp_path / "one", *flags)))
-    for process in two:
-        process.join(120)
-    assert [process.exitcode for process in two] == [0, 0]
+    join_two(two)
     one, two = (torch.load(tmp_path / f"{n}/ckpt.pt", weights_only=True) for n in ("one", "two"))
     for name in ("G", "D", "G_ema"):
         torch.testing.assert_close(one[name], two[name], rtol=1e-9, atol=1e-9)

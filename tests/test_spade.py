@@ -1,15 +1,13 @@
 """spade/: modulation by label maps, PatchGANs of two scales, G before D, one or two processes."""
 import os
-import socket
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithm import Adam, assert_same_run, float64
-from conftest import FEW, FORK, assert_resume_refused, load, main, n_parameters, tiny
+from algorithm import Adam, assert_same_run, float64, join_two, start_two
+from conftest import FORK, assert_resume_refused, load, main, n_parameters, tiny
 from PIL import Image
 from torch import nn
 from torchvision.models import vgg
@@ -402,32 +400,14 @@ def test_three_steps(kind):
         assert_same_run(Path("run"), rows, 1e-8, G=G, D=D, **({"E": E} if E else {}))
 
 
-def one_of_two(rank: int, port: int, *flags: str) -> None:
-    """What torchrun starts."""
-    os.environ.update(WORLD_SIZE="2", RANK=f"{rank}", LOCAL_RANK=f"{rank}",
-                      MASTER_ADDR="127.0.0.1", MASTER_PORT=f"{port}")
-    torch.set_num_threads(1)
-    data.N_BUILTIN.update(FEW)
-    with open(os.devnull, "w") as sys.stdout, float64():
-        train.train(train.parse_args(list(flags)))
-
-
 @pytest.mark.skipif(not FORK, reason="needs a fork server")
 def test_two_processes_are_one(place):
     """Batch norm's statistics, and their gradients, are of the whole batch; so are the windows."""
     flags = ("--steps", 3, "--encoder", "--lr", 0.01)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    two = [FORK.Process(target=one_of_two, args=(
-        rank, port, *tiny("spade", place / "two", *SMALL, *flags))) for rank in range(2)]
-    for process in two:
-        process.start()
+    two = start_two("spade", *tiny("spade", place / "two", *SMALL, *flags))
     with float64():
         one = trained(*flags)
-    for process in two:
-        process.join(120)
-    assert [process.exitcode for process in two] == [0, 0]
+    join_two(two)
     other = torch.load("two/ckpt.pt", weights_only=True)
     for name in ("G", "D", "E"):
         torch.testing.assert_close(one[name], other[name], rtol=1e-7, atol=1e-7)

@@ -5,15 +5,13 @@ import io
 import math
 import os
 import signal
-import socket
-import sys
 import time
 
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithm import assert_same_run, float64
-from conftest import FEW, FORK, assert_resume_refused, load, main, n_parameters, tiny
+from algorithm import assert_same_run, float64, join_two, start_two
+from conftest import FORK, assert_resume_refused, load, main, n_parameters, tiny
 from torch import nn
 
 from common import data
@@ -463,36 +461,13 @@ def test_accumulated_parts_are_the_whole_batch(sharp, tmp_path):
     assert_same_weights(go(tmp_path / "a", *flags), go(tmp_path / "b", *flags, "--accumulate", 2))
 
 
-def one_of_two(rank: int, port: int, *flags: str) -> None:
-    """What torchrun starts."""
-    os.environ.update(WORLD_SIZE="2", RANK=f"{rank}", LOCAL_RANK=f"{rank}",
-                      MASTER_ADDR="127.0.0.1", MASTER_PORT=f"{port}")
-    torch.set_num_threads(1)
-    data.N_BUILTIN.update(FEW)
-    torch.optim.Adam = functools.partial(torch.optim.Adam, eps=0.01)
-    with open(os.devnull, "w") as sys.stdout, float64():
-        train.train(train.parse_args(list(flags)))
-
-
-def start_two(*flags) -> list:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    two = [FORK.Process(target=one_of_two, args=(rank, port, *flags)) for rank in range(2)]
-    for process in two:
-        process.start()
-    return two
-
-
 @pytest.mark.skipif(not FORK, reason="needs a fork server")
 def test_two_processes_are_one(sharp, tmp_path):
     """Growing, in the middle of a fade, with mixing, noise, mirrored images, stddev, parts."""
     flags = ("--steps", 5, "--lr", 0.02, "--mirror")
-    two = start_two(*tiny("stylegan", tmp_path / "two", *SMALL, *flags))
+    two = start_two("stylegan", *tiny("stylegan", tmp_path / "two", *SMALL, *flags), eps=0.01)
     one = go(tmp_path / "one", *flags)
-    for process in two:
-        process.join(120)
-    assert [process.exitcode for process in two] == [0, 0]
+    join_two(two)
     assert_same_weights(one, torch.load(tmp_path / "two/ckpt.pt", weights_only=True))
     assert (tmp_path / "two/samples/000005.png").exists()
 
@@ -502,7 +477,7 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path):
     """With the next row of the log. And a second start is refused, by the first process alone."""
     out, ckpt = tmp_path / "run", tmp_path / "run" / "ckpt.pt"
     flags = tiny("stylegan", out, *SMALL, "--steps", 10**6, "--log-every", 5, "--save-every", 1)
-    two, began = start_two(*flags), time.monotonic()
+    two, began = start_two("stylegan", *flags), time.monotonic()
     while time.monotonic() < began + 60 and not (
             ckpt.exists() and torch.load(ckpt, weights_only=True)["step"]):
         time.sleep(0.05)
@@ -512,7 +487,7 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path):
     assert [process.exitcode for process in two] == [128 + signal.SIGTERM] * 2
     step = torch.load(ckpt, weights_only=True)["step"]
     assert step % 5 == 0 and 0 < step < 10**6
-    refused = start_two(*flags)
+    refused = start_two("stylegan", *flags)
     refused[0].join(60)
     assert refused[0].exitcode == 2
     refused[1].kill()  # as torchrun does then

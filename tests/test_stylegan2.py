@@ -2,15 +2,12 @@
 import argparse
 import io
 import math
-import os
-import socket
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithm import assert_same_run, float64
-from conftest import FEW, FORK, assert_resume_refused, load, main, n_parameters, tiny
+from algorithm import assert_same_run, float64, join_two, start_two
+from conftest import FORK, assert_resume_refused, load, main, n_parameters, tiny
 from PIL import Image
 from torch import nn
 from torchvision.models import vgg
@@ -504,30 +501,13 @@ def test_accumulated_parts_are_the_whole_batch(tmp_path):
                             go(tmp_path / "b", *FLAGS, "--accumulate", 2))
 
 
-def one_of_two(rank: int, port: int, *flags: str) -> None:
-    """What torchrun starts."""
-    os.environ.update(WORLD_SIZE="2", RANK=f"{rank}", LOCAL_RANK=f"{rank}",
-                      MASTER_ADDR="127.0.0.1", MASTER_PORT=f"{port}")
-    torch.set_num_threads(1)
-    data.N_BUILTIN.update(FEW)
-    with open(os.devnull, "w") as sys.stdout, float64():
-        train.train(train.parse_args(list(flags)))
-
-
 @pytest.mark.skipif(not FORK, reason="needs a fork server")
 def test_two_processes_are_one(tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     flags = tiny("stylegan2", tmp_path / "two", *SMALL, *FLAGS)
-    two = [FORK.Process(target=one_of_two, args=(rank, port, *flags)) for rank in range(2)]
-    for process in two:
-        process.start()
+    two = start_two("stylegan2", *flags)
     with float64():
         one = go(tmp_path / "one", *FLAGS)
-    for process in two:
-        process.join(120)
-    assert [process.exitcode for process in two] == [0, 0]
+    join_two(two)
     assert_same_weights(one, torch.load(tmp_path / "two/ckpt.pt", weights_only=True))
 
 
