@@ -35,7 +35,8 @@ def settings(add) -> None:
     add("--layers-g",           5,       5, "mlp: nLayerG [Fig. 9]", low=2)
     add("--layers-d",           2,       2, "mlp: nLayerD, of both halves [Fig. 9]", low=2)
     add("--z-dim",            100,     100, "length of z [ours]")
-    add("--margin",           5.0,    20.0, "m; 10 for MNIST, 20 CelebA, 80 LSUN [App. C, D]")
+    add("--margin",           5.0,    20.0, "m; 10 for MNIST, 20 CelebA, 80 LSUN [App. C, D]. "
+                                            "Departure: 5, which energies reach in minutes")
     add("--pt",               0.0,     0.0, "weight of the pulling-away term; 0.1 [App. F]")
     add("--batch-size",        64,     128, "images a step [ours]")
     add("--lr",              1e-3,    2e-4, "Adam's learning rate [App. C; conv: DCGAN's]")

@@ -48,7 +48,7 @@ def settings(add) -> None:
     add("--flip",        True,     True, "mirror half of the images [Sec. 5.3]")
     add("--batch-size",     4,       16, "images a step [Sec. 5.3]", low=2)
     add("--lr",          5e-4,     1e-4, "Adam's learning rate, which falls to 0 over the second "
-        "half of --steps [Sec. 5.3]")
+        "half of --steps [Sec. 5.3]. Departure: 5e-4, for minutes")
     add("--beta1",        0.5,      0.5, "Adam's beta1 [Sec. 5.3]", below=1)
     add("--steps",       1200,   40_693, "updates of G by each set; 20 epochs of 162,770 images, "
         "16 for each of 5 updates of D [Sec. 5.3]")
