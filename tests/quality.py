@@ -163,6 +163,16 @@ class Judge:
         counts = p.argmax(1).bincount(minlength=self.n_classes)
         return counts >= EQUAL_SHARE * len(p) / self.n_classes
 
+    def measure(self, x: torch.Tensor, y: torch.Tensor | None
+                ) -> tuple[float, int, float, str, str, str]:
+        """Of samples x (n, c, h, w), asked to be of classes y: Frechet distance, number of classes,
+        confidence; and as text precision, recall, the share that is as asked for."""
+        features, p = self(x)
+        return (frechet(features, self.real), (self.there(p) & self.common).sum().item(),
+                p.amax(1).mean().item(), f"{within(features, self.real):.2f}",
+                f"{within(self.real, features):.2f}",
+                "-" if y is None else f"{(p.argmax(1) == y).double().mean().item():.1%}")
+
 
 # The runs
 
@@ -186,6 +196,15 @@ def untrained(paper: str, run: dict, folder: str) -> Path:
     return Path(folder, "ckpt.pt")
 
 
+def draw(sample, G: nn.Module, ckpt: dict, n: int, seed: int, n_classes: int
+         ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Samples (n, c, h, w) by a paper's sample.py; and their classes, in turn, where it takes y."""
+    given = {}
+    if "y" in inspect.signature(sample.generate).parameters and ckpt["args"].get("conditional", 1):
+        given["y"] = torch.arange(n) % n_classes
+    return torch.cat(list(sample.generate(G, ckpt, n, seed, **given))), given.get("y")
+
+
 def assess(paper: str, args: argparse.Namespace, judges: dict) -> list[str]:
     """A row of the table."""
     sample = load(paper, "sample")
@@ -200,26 +219,20 @@ def assess(paper: str, args: argparse.Namespace, judges: dict) -> list[str]:
         fail(f"{paper} draws {ckpt['channels']} channels, {on[0]} has {judge.channels}: "
              "give its own --data")
 
-    asked, given = "-", {}
-    if "y" in inspect.signature(sample.generate).parameters and run.get("conditional", True):
-        given["y"] = torch.arange(args.n) % judge.n_classes
-    features, p = judge(torch.cat(list(sample.generate(G, ckpt, args.n, args.seed, **given))))
-    if given:
-        asked = f"{(p.argmax(1) == given['y']).double().mean().item():.1%}"
+    x, y = draw(sample, G, ckpt, args.n, args.seed, judge.n_classes)
+    distance, there, confidence, *shares = judge.measure(x, y)
     with TemporaryDirectory() as folder:
         G, _ = sample.load_generator(untrained(paper, {**run, "data": on[0]}, folder))
-        start, _ = judge(torch.cat(list(sample.generate(G, ckpt, args.n, args.seed, **given))))
+        x, y = draw(sample, G, ckpt, args.n, args.seed, judge.n_classes)
+    distance_0, *_ = judge.measure(x, y)
 
-    distance, distance_0 = frechet(features, judge.real), frechet(start, judge.real)
-    there, common = (judge.there(p) & judge.common).sum().item(), judge.common.sum().item()
-    confidence = p.amax(1).mean().item()
+    common = judge.common.sum().item()
     missed = [name for name, ok in {
         "classes": there == common, "confidence": confidence > 0.8,
         "distance": distance <= distance_0 / 4}.items() if not ok]
     return [paper, f"{on[0]} {on[1]}", f"{ckpt['step']:,}", f"{distance:.2f}",
             f"{judge.floor:.2f}", f"{distance_0:.2f}", f"{distance / distance_0:.3f}",
-            f"{there}/{common}", f"{confidence:.3f}", f"{within(features, judge.real):.2f}",
-            f"{within(judge.real, features):.2f}", asked,
+            f"{there}/{common}", f"{confidence:.3f}", *shares,
             f"MISSED: {', '.join(missed)}" if missed else "ok"]
 
 
