@@ -296,9 +296,10 @@ def test_commands_of_the_readme_run(paper, place, capfd):
             wide = ["--size", 32] if "--paper" in flags else []  # its networks look at 32 at least
             wide += ["--accumulate", 1] if "--accumulate" in flags else []  # batches are tiny, too
             flags += (["--steps", 3] if "--resume" in flags else
-                      tiny(paper, out, "--steps", 2, *wide))
-        elif "--n" in flags:
-            flags[flags.index("--n") + 1] = "2"
+                      tiny(paper, out, "--steps", 1 if "--paper" in flags else 2, *wide))
+        for count, few in {"--n": "2", "--ppl": "20"}.items():
+            if count in flags:
+                flags[flags.index(count) + 1] = few
         if "--input" in flags and not Path(flags[flags.index("--input") + 1]).exists():
             write_data(folder, Path(flags[flags.index("--input") + 1]), 2)
         assert main(folder, *flags, script=script) == 0, (lines[number], capfd.readouterr().err)
