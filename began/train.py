@@ -29,10 +29,11 @@ def settings(add) -> None:
     add("--size",              32,      64, "height and width [Sec. 4.1]", (16, 32, 64, 128, 256))
     add("--width",             16,     128, "n, channels of a convolution [Fig. 1]")
     add("--z-dim",             64,      64, "length of z and of D's code, N_z = N_h [Sec. 4.1]")
-    add("--skip",           False,   False, "h_0 joins every block of the decoders [Sec. 3.4]")
+    add("--skip",            True,   False, "h_0 joins every block of the decoders [Sec. 3.4]")
     add("--residual",           0,       0, "steps of vanishing residuals; 16000 [Sec. 3.4]", low=0)
-    add("--batch-size",        16,      16, "images a step [Sec. 4.1]")
-    add("--lr",              5e-4,    1e-4, "Adam's learning rate, 5e-5 to 1e-4 [Sec. 4.1]")
+    add("--batch-size",         8,      16, "images a step [Sec. 4.1]")
+    add("--lr",              1e-3,    1e-4, "Adam's learning rate, 5e-5 to 1e-4 [Sec. 4.1]")
+    add("--beta1",            0.5,     0.9, "Adam's beta1 [not given: torch's]", below=1)
     add("--lr-min",          2e-5,    2e-5, "below which it is not halved [carpedm20's code]")
     add("--stall",           1000,  10_000, "steps; without a lower mean M_global lr is halved")
     add("--gamma",            0.7,     0.5, "L(G(z)) / L(x), the diversity ratio [Eq. 6, Fig. 3]")
@@ -81,8 +82,8 @@ def train(args: argparse.Namespace) -> None:
     z_fixed = sample_z(64, args.z_dim).to(run.device)  # one set of pictures through the run
     shape = args.size, data.channels, args.z_dim, args.width, args.skip
     G, D = Generator(*shape).to(run.device), Discriminator(*shape).to(run.device)
-    opt_g = torch.optim.Adam(G.parameters(), lr=args.lr)
-    opt_d = torch.optim.Adam(D.parameters(), lr=args.lr)
+    opt_g = torch.optim.Adam(G.parameters(), lr=args.lr, betas=(args.beta1, 0.999))
+    opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(args.beta1, 0.999))
     k, M_sum = (torch.zeros((), device=run.device) for _ in range(2))  # k_0 = 0
     run.keep(data, values={"M_best": float("inf"), "halvings": 0}, G=G, D=D, opt_g=opt_g,
              opt_d=opt_d, k=k, M_sum=M_sum, z_fixed=z_fixed)  # --resume fills them

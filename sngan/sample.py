@@ -173,14 +173,15 @@ def official(path: Path) -> Path:
     except Exception as e:  # a file may hold anything
         fail(f"--official {path.resolve()} is no ResNetGenerator of the authors ({e})")
     buffer, n_rows = io.BytesIO(), min(n_classes, 10) or 8
+    made = path.with_name(f"{path.stem}-ckpt.pt")
     torch.save({"paper": NAME, "classes": [str(i) for i in range(n_classes)], "channels": 3,
                 "G": G.state_dict(), "z_fixed": torch.randn(8 * n_rows, z_dim), "args": {
                     "size": 4 << last - 2, "z_dim": z_dim, "width_g": width, "arch": "resnet",
                     "conditional": n_classes > 0, "data": "imagenet", "data_root": None,
                     "skip_bad": False}}, buffer)
-    write_bytes(path.with_suffix(".pt"), buffer.getbuffer())
-    print(f"wrote {path.with_suffix('.pt')}")
-    return path.with_suffix(".pt")
+    write_bytes(made, buffer.getbuffer())
+    print(f"wrote {made}")
+    return made
 
 
 class Official(argparse.Action):

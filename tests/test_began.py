@@ -107,7 +107,7 @@ def test_losses():
 # A step
 
 @pytest.mark.parametrize("flags", [
-    (), ("--lambda-k", 3), ("--skip", "--residual", 3, "--eta", 2, "--size", 32)])
+    (), ("--lambda-k", 3), ("--no-skip", "--residual", 3, "--eta", 2, "--size", 32)])
 def test_steps_are_the_algorithms(tmp_path, flags):
     """z_D and z_G are two draws; G's gradient goes through input and target, D's through neither;
     k moves by gamma L(x) - L(G(z_G)), in [0, 1], and is a constant to both; M_global is summed."""
@@ -119,7 +119,8 @@ def test_steps_are_the_algorithms(tmp_path, flags):
         train.sample_z(64, 5)  # of the run's pictures
         shape = args.size, 3, 5, 3, args.skip
         G, D = model.Generator(*shape), model.Discriminator(*shape)
-        opt_g, opt_d, rows = Adam(G.parameters(), 0.9), Adam(D.parameters(), 0.9), []
+        opt_g, opt_d = (Adam(net.parameters(), args.beta1) for net in (G, D))
+        rows = []
         k = M_sum = 0.0
         batches = data.load_images("faces", args.size).batches(4, seed=0)
         for step in (1, 2, 3):
