@@ -129,7 +129,7 @@ def fig3(G: Generator, ckpt: dict, out: Path) -> None:
     run = ckpt["args"]
     with torch.device("meta"):
         D = Discriminator(run["size"], ckpt["channels"], run["width"], G.n_classes,
-                          min(run["attention"], run["size"] // 2), run["arch"])
+                          min(run["attention"], run["size"] // 2, 64), run["arch"])
     names = layers_of(G), layers_of(D)
     table = ckpt["spectra"].view(-1, 1 + len(names[0]) + len(names[1])).cpu()
     parts = table[:, 1:].split([len(part) for part in names], 1)
@@ -214,7 +214,8 @@ def official(path: Path) -> Path:
     except FileNotFoundError:
         fail(f"--official {path.resolve()}: no such file")
     except Exception as e:  # a file may hold anything
-        fail(f"--official {path.resolve()} is no generator of the first author's code ({e})")
+        fail(f"--official {path.resolve()} is no generator of the first author's code, with "
+             f"shared.weight, linear.weight, ... ({type(e).__name__}: {e})")
     buffer, made = io.BytesIO(), path.with_name(f"{path.stem}-ckpt.pt")
     torch.save({"paper": NAME, "classes": [str(i) for i in range(n_classes)],
                 "channels": len(theirs["output_layer.2.weight"]), "G_ema": G.state_dict(),
@@ -294,6 +295,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--real", type=Path, help="folder for --n images of the run's data, likewise")
     p.add_argument("--data", help="where the run's folder of data lies now")
     p.add_argument("--data-root", help="where downloaded sets are kept now")
+    p.add_argument("--skip-bad", action="store_true", help="leave the data's unreadable images out")
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     p.add_argument("--device", default=str(best), help="cuda, mps or cpu; the best there is")
     args = p.parse_args(argv)
@@ -306,7 +308,7 @@ def main(argv: list[str] | None = None) -> None:
         fail(f"--device {args.device}: {str(e).splitlines()[0]}")
     G, ckpt = load_generator(args.ckpt, args.device)
     run = ckpt["args"]
-    run.update({k: v for k in ("data", "data_root") if (v := getattr(args, k))})
+    run.update({k: v for k in ("data", "data_root", "skip_bad") if (v := getattr(args, k))})
     if args.each:
         write_all(args.each, each(G, ckpt, args))
     if args.real:

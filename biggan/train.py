@@ -34,8 +34,8 @@ def settings(add) -> None:
     add("--size",             32,      128, "height and width [Sec. 3]", (32, 64, 128, 256, 512))
     add("--arch",       "biggan", "biggan", "the networks of App. B", ("biggan", "deep"))
     add("--width",            16,       96, "channels, ch [Table 1]; of deep 128", low=8)
-    add("--attention",        64,       64, "side of the maps that attend, at most half of SIZE "
-        "[Table 4]; 0: none", (0, 8, 16, 32, 64, 128), low=0)
+    add("--attention",        64,       64, "side of the maps that attend, at most half of SIZE, "
+        "in D 64; for 256 px: 128 [Tables 4, 5]; 0: none", (0, 8, 16, 32, 64, 128), low=0)
     add("--z-chunk",          16,       20, "length of a chunk of z, of which G has one more than "
         "blocks: 120 in all at 128 px [Sec. 3.1]; of deep all of z, 128")
     add("--embed-dim",        32,      128, "length of the class embedding [Sec. 3]")
@@ -49,7 +49,7 @@ def settings(add) -> None:
     add("--ttur",            1.0,      4.0, "D's, in those of G: 2e-4. Departure: alike [App. C]")
     add("--beta1",           0.0,      0.0, "Adam's beta1 [App. C]", below=1)
     add("--beta2",         0.999,    0.999, "Adam's beta2 [App. C]", below=1)
-    add("--eps",            1e-4,     1e-4, "added to batch norm's variances [App. C]")
+    add("--eps",            1e-4,     1e-4, "added to batch norm's variances [App. C]", low=1e-9)
     add("--ortho",          1e-4,     1e-4, "beta of orthogonal regularisation [Eq. 3]; 0: none")
     add("--ema",           0.995,   0.9999, "what G's mean keeps a step [App. C]", below=1)
     add("--standing",         16,      100, "batches for batch norm's standing statistics, that G "
@@ -131,7 +131,8 @@ def train(args: argparse.Namespace) -> None:
     at = min(args.attention, args.size // 2)
     G = Generator(args.size, data.channels, args.z_chunk, args.width, n_classes, args.embed_dim,
                   at, args.arch, args.eps).to(run.device)
-    D = Discriminator(args.size, data.channels, args.width, n_classes, at, args.arch).to(run.device)
+    D = Discriminator(args.size, data.channels, args.width, n_classes, min(at, 64),
+                      args.arch).to(run.device)
     G_ema = copy.deepcopy(G).requires_grad_(False)
     n_fixed = 8 * min(n_classes, 10)  # a row is a class
     z_fixed = sample_z(n_fixed, G.z_dim).to(run.device)  # one set of pictures through the run
@@ -218,6 +219,9 @@ class Run:
         self.path, self.log = self.out / "ckpt.pt", self.out / "log.csv"
         self.images, self.stop = args.batch_size, []  # images a step; a signal that came
         self.rank, self.world = join(args.device)
+        near = next(p for p in (self.out, *self.out.absolute().parents) if p.exists())
+        if not (near.is_dir() and os.access(near, os.W_OK)):
+            fail(f"--out {self.out}: {near} is no folder that may be written to")
         self.lock = lock(self.out) if self.rank == 0 else None
         if self.rank == 0 and self.path.exists() and not args.resume:
             fail(f"{self.path.resolve()} exists: --resume goes on, --out DIR starts another run")
@@ -474,9 +478,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.paper:
         p.set_defaults(**PAPER)
     if args.resume:  # the run's own flags come first, checked like any
-        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"].items()
+        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"]
+        if args.paper and not saved.get("paper"):
+            fail("--paper: a run that goes on keeps its scale, --out DIR starts another")
         argv = [f"--{'no-' * (v is False)}{k.replace('_', '-')}" + f"={v}" * (type(v) is not bool)
-                for k, v in saved if v is not None] + argv
+                for k, v in saved.items() if v is not None] + argv
     args = p.parse_args(argv)
     for name, (low, below) in ranges.items():
         if not low <= getattr(args, name) < below:
@@ -495,4 +501,4 @@ if __name__ == "__main__":
     except (RuntimeError, MemoryError) as e:
         if isinstance(e, RuntimeError) and "allocate" not in str(e):
             raise
-        fail("out of memory: lower --batch-size or --size")
+        fail("out of memory: lower --batch-size, --size or the networks' widths")

@@ -67,6 +67,8 @@ def _folder(data, looked_for: str) -> Path:
     """The absolute path of a folder that exists; `looked_for` is for the message if it does not."""
     if data in NAMES:
         fail(f"{data} has no {looked_for}; a folder of that name is written ./{data}")
+    if not str(data).strip():
+        fail("--data is empty: it takes a folder, or a set by its name")
     folder = place(data)
     if folder == folder.parent:
         fail(f"{folder} is all of a disk: --data takes a folder of images")
@@ -75,7 +77,8 @@ def _folder(data, looked_for: str) -> Path:
     if folder.is_file():
         fail(f"{folder} is a file: --data takes the folder that it is in, {folder.parent}")
     near = get_close_matches(str(data), NAMES, 1)
-    meant = f"did you mean {near[0]}?" if near else f"the known names are {', '.join(NAMES)}"
+    meant = f"did you mean {near[0]}?" if near else (
+        f"--data takes a folder of yours, or {', '.join(NAMES)}")
     fail(f"{folder} does not exist, and {data} is no known data set: {meant}")
 
 

@@ -208,6 +208,9 @@ class Run:
         self.images, self.stop = args.batch_size, []  # images a step; a signal that came
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             fail(f"{NAME} runs in one process, on one GPU: start it with python, not torchrun")
+        near = next(p for p in (self.out, *self.out.absolute().parents) if p.exists())
+        if not (near.is_dir() and os.access(near, os.W_OK)):
+            fail(f"--out {self.out}: {near} is no folder that may be written to")
         self.lock = lock(self.out)
         if self.path.exists() and not args.resume:
             fail(f"{self.path.resolve()} exists: --resume goes on, --out DIR starts another run")
@@ -425,9 +428,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.paper:
         p.set_defaults(**PAPER)
     if args.resume:  # the run's own flags come first, checked like any
-        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"].items()
+        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"]
+        if args.paper and not saved.get("paper"):
+            fail("--paper: a run that goes on keeps its scale, --out DIR starts another")
         argv = [f"--{'no-' * (v is False)}{k.replace('_', '-')}" + f"={v}" * (type(v) is not bool)
-                for k, v in saved if v is not None] + argv
+                for k, v in saved.items() if v is not None] + argv
     args = p.parse_args(argv)
     for name, (low, below) in ranges.items():
         if not low <= getattr(args, name) < below:
@@ -446,4 +451,4 @@ if __name__ == "__main__":
     except (RuntimeError, MemoryError) as e:
         if isinstance(e, RuntimeError) and "allocate" not in str(e):
             raise
-        fail("out of memory: lower --batch-size or --size")
+        fail("out of memory: lower --batch-size, --size or the networks' widths")

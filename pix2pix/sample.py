@@ -235,6 +235,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--real", type=Path, help="folder for --n images of the run's data, likewise")
     p.add_argument("--data", help="where the run's folder of data lies now")
     p.add_argument("--data-root", help="where downloaded sets are kept now")
+    p.add_argument("--skip-bad", action="store_true", help="leave the data's unreadable images out")
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     p.add_argument("--device", default=str(best), help="cuda, mps or cpu; the best there is")
     args = p.parse_args(argv)
@@ -247,7 +248,7 @@ def main(argv: list[str] | None = None) -> None:
         fail(f"--device {args.device}: {str(e).splitlines()[0]}")
     G, ckpt = load_generator(args.ckpt, args.device)
     run = ckpt["args"]
-    run.update({k: v for k in ("data", "data_root") if (v := getattr(args, k))})
+    run.update({k: v for k in ("data", "data_root", "skip_bad") if (v := getattr(args, k))})
     if args.each:
         write_all(args.each, each(G, ckpt, args))
     if args.real:

@@ -44,8 +44,9 @@ def settings(add) -> None:
     add("--mirror",       False,     True, "flip half of the images [authors' code]")
     add("--batch-size",       8,       16, "images a step [App. A.1]")
     add("--table",      "paper",  "paper", "images and rate by size. paper: from 256 on 14, 6, 3 "
-        "of 16 as many [App. A.1]; authors: BATCH from 64 on, each half below twice as many, from "
-        "128 on up to 3 times LR [authors' second code, eight GPUs]", ("paper", "authors"))
+        "of 16 as many [App. A.1]; authors: BATCH at SIZE and from 64 on, each half below "
+        "twice as many, from 128 on up to 3 times LR [authors' second code, eight GPUs]",
+        ("paper", "authors"))
     add("--stddev-group",    16,       16, "samples that minibatch stddev compares, at most; 16: "
         "all [Sec. 3]; 4 [authors' second code]")
     add("--accumulate",       1,        1, "parts of a batch, one after the other: less memory, "
@@ -58,7 +59,7 @@ def settings(add) -> None:
     add("--ema",           0.99,    0.999, "decay of the mean of G, a step. Departure: 0.99, for "
         "some thousand steps [App. A.1]", below=1)
     add("--kimg",          60.0,     19e3, "thousands of images shown to D [authors' code]",
-        low=0.001)
+        low=0.001, below=1e9)
     add("--phase-kimg",     6.0,    800.0, "thousands at one resolution, then of fading to the "
         "next; 0: all at SIZE [App. A.1]")
     add("--steps",            0,        0, "updates of G; 0: what --kimg takes", low=0)
@@ -283,6 +284,9 @@ class Run:
         self.path, self.log = self.out / "ckpt.pt", self.out / "log.csv"
         self.images, self.stop = args.batch_size, []  # images a step; a signal that came
         self.rank, self.world = join(args.device)
+        near = next(p for p in (self.out, *self.out.absolute().parents) if p.exists())
+        if not (near.is_dir() and os.access(near, os.W_OK)):
+            fail(f"--out {self.out}: {near} is no folder that may be written to")
         self.lock = lock(self.out) if self.rank == 0 else None
         if self.rank == 0 and self.path.exists() and not args.resume:
             fail(f"{self.path.resolve()} exists: --resume goes on, --out DIR starts another run")
@@ -539,9 +543,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.paper:
         p.set_defaults(**PAPER)
     if args.resume:  # the run's own flags come first, checked like any
-        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"].items()
+        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"]
+        if args.paper and not saved.get("paper"):
+            fail("--paper: a run that goes on keeps its scale, --out DIR starts another")
         argv = [f"--{'no-' * (v is False)}{k.replace('_', '-')}" + f"={v}" * (type(v) is not bool)
-                for k, v in saved if v is not None] + argv
+                for k, v in saved.items() if v is not None] + argv
     args = p.parse_args(argv)
     for name, (low, below) in ranges.items():
         if not low <= getattr(args, name) < below:
@@ -560,4 +566,4 @@ if __name__ == "__main__":
     except (RuntimeError, MemoryError) as e:
         if isinstance(e, RuntimeError) and "allocate" not in str(e):
             raise
-        fail("out of memory: lower --batch-size or --size")
+        fail("out of memory: lower --batch-size, --size or the networks' widths")

@@ -171,7 +171,8 @@ def official(path: Path) -> Path:
     except FileNotFoundError:
         fail(f"--official {path.resolve()}: no such file")
     except Exception as e:  # a file may hold anything
-        fail(f"--official {path.resolve()} is no ResNetGenerator of the authors ({e})")
+        fail(f"--official {path.resolve()} is no ResNetGenerator of the authors, with l1/W, "
+             f"b2/gamma, ... ({type(e).__name__})")
     buffer, n_rows = io.BytesIO(), min(n_classes, 10) or 8
     made = path.with_name(f"{path.stem}-ckpt.pt")
     torch.save({"paper": NAME, "classes": [str(i) for i in range(n_classes)], "channels": 3,
@@ -250,6 +251,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--real", type=Path, help="folder for --n images of the run's data, likewise")
     p.add_argument("--data", help="where the run's folder of data lies now")
     p.add_argument("--data-root", help="where downloaded sets are kept now")
+    p.add_argument("--skip-bad", action="store_true", help="leave the data's unreadable images out")
     p.add_argument("--seed", type=int, default=0, help="of the noise")
     p.add_argument("--device", default=str(best), help="cuda, mps or cpu; the best there is")
     args = p.parse_args(argv)
@@ -262,7 +264,7 @@ def main(argv: list[str] | None = None) -> None:
         fail(f"--device {args.device}: {str(e).splitlines()[0]}")
     G, ckpt = load_generator(args.ckpt, args.device)
     run = ckpt["args"]
-    run.update({k: v for k in ("data", "data_root") if (v := getattr(args, k))})
+    run.update({k: v for k in ("data", "data_root", "skip_bad") if (v := getattr(args, k))})
     if args.each:
         write_all(args.each, each(G, ckpt, args))
     if args.real:

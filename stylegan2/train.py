@@ -264,6 +264,9 @@ class Run:
         self.path, self.log = self.out / "ckpt.pt", self.out / "log.csv"
         self.images, self.stop = args.batch_size, []  # images a step; a signal that came
         self.rank, self.world = join(args.device)
+        near = next(p for p in (self.out, *self.out.absolute().parents) if p.exists())
+        if not (near.is_dir() and os.access(near, os.W_OK)):
+            fail(f"--out {self.out}: {near} is no folder that may be written to")
         self.lock = lock(self.out) if self.rank == 0 else None
         if self.rank == 0 and self.path.exists() and not args.resume:
             fail(f"{self.path.resolve()} exists: --resume goes on, --out DIR starts another run")
@@ -520,9 +523,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.paper:
         p.set_defaults(**PAPER)
     if args.resume:  # the run's own flags come first, checked like any
-        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"].items()
+        saved = load_checkpoint(Path(args.out) / "ckpt.pt")["args"]
+        if args.paper and not saved.get("paper"):
+            fail("--paper: a run that goes on keeps its scale, --out DIR starts another")
         argv = [f"--{'no-' * (v is False)}{k.replace('_', '-')}" + f"={v}" * (type(v) is not bool)
-                for k, v in saved if v is not None] + argv
+                for k, v in saved.items() if v is not None] + argv
     args = p.parse_args(argv)
     for name, (low, below) in ranges.items():
         if not low <= getattr(args, name) < below:
@@ -541,4 +546,4 @@ if __name__ == "__main__":
     except (RuntimeError, MemoryError) as e:
         if isinstance(e, RuntimeError) and "allocate" not in str(e):
             raise
-        fail("out of memory: lower --batch-size or --size")
+        fail("out of memory: lower --batch-size, --size or the networks' widths")
