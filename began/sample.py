@@ -109,7 +109,8 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     D = Discriminator(run["size"], ckpt["channels"], run["z_dim"], run["width"], run["skip"])
     D.load_state_dict(ckpt["D"])
     D.to(device).requires_grad_(False)
-    data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"], device=device)
+    data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"],
+                device=device).of(ckpt["channels"])
     x, x_fake = data[:8], G(ckpt["z_fixed"][:8], c)
     save_grid(out / "reconstructions.png", torch.cat([x, D(x, c), x_fake, D(x_fake, c)]), scale=2,
               captions=["x", "D(x)", "G(z)", "D(G(z))"])

@@ -132,7 +132,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     # Table 1: 1,000 samples of each class; validation images as in the GAN code, all test images
     if args.parzen:
         load = {"root": run["data_root"], "skip_bad": run["skip_bad"]}
-        data = load_images(run["data"], run["size"], **load)
+        data = load_images(run["data"], run["size"], **load).of(ckpt["channels"])
         n_train = len(data) - len(data) // 6  # as in train.py
         test = load_images(run["data"], run["size"], split="test", **load)[:10_000]
         valid = data[n_train:n_train + 1000]

@@ -258,7 +258,9 @@ def load_label_maps(data, size: int, *, root=None, split: str = "train",
     files = folders.by_stem(*places, *[inst] * inst.is_dir())
     if n_classes is None:
         with ThreadPoolExecutor(cpu_count()) as pool:
-            n_classes = 1 + max(pool.map(partial(_try, _largest_id, ignore), (f[1] for f in files)))
+            ids = list(pool.map(partial(_try, _largest_id, ignore), (f[1] for f in files)))
+        n_classes = 1 + max(0, *ids)
+        say(f"data: label maps of {n_classes:,} classes, with ids up to {n_classes - 1}")
     channels, white = folders.look_at([photo for photo, *_ in files])
     one = partial(stream.read_labelled, size, channels, white, n_classes, ignore)
     found = _Found(len(files), partial(stream.read_files, files, one, ()), channels,

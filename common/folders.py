@@ -221,6 +221,8 @@ def attributes_of(files: list[Path], listed: Path) -> tuple[list[str], torch.Ten
     names = rows[0][1:] if rows else []
     if not names:
         fail(f"{listed}: looked for the names of attributes in its head, and saw none")
+    if rows[0][0] != "file" or "" in names or len(set(names)) < len(names):
+        fail(f"{listed}: its head is {','.join(rows[0])}: looked for file, then names, each once")
     bits = {"1": 1.0, "0": 0.0, "-1": 0.0}
     table = {}
     for file, *values in rows[1:]:

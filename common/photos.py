@@ -47,7 +47,7 @@ def read_photos(source: Path, out: Path, channels: int, side: int | None = None,
             x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
         yield out / file.relative_to(folder), x
     if len(bad) == len(files):
-        fail(f"--input: none of {len(files):,} images could be used: {', '.join(bad)}")
+        fail(f"{source}: none of {len(files):,} images could be used: {', '.join(bad)}")
     say(f"wrote {len(files) - len(bad):,} of {len(files):,} to {out}")
     for line in bad:
         say(f"left out: {line}")

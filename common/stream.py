@@ -55,6 +55,12 @@ class Data:
             index = index.cpu().numpy()
         return self._finish(self._reader()[self._placed(self._rows[index])])
 
+    def of(self, channels: int) -> "Data":
+        """Itself, if its images have so many channels: a run's networks take no others."""
+        if self.channels != channels:
+            fail(f"{self.name}: its images have {self.channels} channels, the run's {channels}")
+        return self
+
     def subset(self, start: int, stop: int) -> "Data":
         """Examples start..stop-1 as a set that shares this one's storage."""
         part = copy.copy(self)

@@ -95,7 +95,8 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     D = Discriminator(run["arch"], run["size"], ckpt["channels"], run["layers_d"], run["width_d"])
     D.load_state_dict(ckpt["D"])
     D.to(device).eval().requires_grad_(False)
-    data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"], device=device)
+    data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"],
+                device=device).of(ckpt["channels"])
     x, x_fake = data[:8], G(ckpt["z_fixed"][:8])
     save_grid(out / "reconstructions.png", torch.cat([x, D(x)[0], x_fake, D(x_fake)[0]]), scale=2,
               captions=["x", "Dec(Enc(x))", "G(z)", "Dec(Enc(G(z)))"])

@@ -105,7 +105,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
 
     # Fig. 2: five samples a row, and the training image that is nearest to the fifth
     load = {"root": run["data_root"], "skip_bad": run["skip_bad"]}
-    data = load_images(run["data"], run["size"], **load)
+    data = load_images(run["data"], run["size"], **load).of(ckpt["channels"])
     n_train = len(data) - (len(data) // 6 if run["data"] in NAMES else 0)  # as in train.py
     x = torch.cat(list(generate(G, ckpt, 40, args.seed))).unflatten(0, (8, 5))
     fig2 = torch.cat([x, nearest(x[:, 4], data.subset(0, n_train))[:, None]], 1)

@@ -111,7 +111,8 @@ def classify(ckpt: dict) -> None:
     D.to(device).eval().requires_grad_(False)
     reading = dict(root=run["data_root"], skip_bad=run["skip_bad"], device=device)
     k, n_classes = run["categorical"], len(ckpt["classes"])
-    x, y = load_labelled(run["data"], run["size"], **reading)[:10_000]
+    data = load_labelled(run["data"], run["size"], **reading).of(ckpt["channels"])
+    x, y = data[:10_000]
     names = majority(q_reads(D, x, k), y, k, n_classes)
     x, y = load_labelled(run["data"], run["size"], split="test", **reading)[:]
     wrong = (names[q_reads(D, x, k)] != y).double().mean().item()

@@ -195,7 +195,8 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
         fail(f"--swd {args.swd}: looked for a number of samples")
     if args.nearest or args.swd:
         run = ckpt["args"]
-        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"], device=device)
+        data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"],
+                    device=device).of(ckpt["channels"])
     save_grid(out / "samples.png", paint(G, ckpt, ckpt["z_fixed"]), 8, scale=2)
 
     # Fig. 2: a row for each size; of two z, as the new layers weigh 0, 0.5 and 1

@@ -49,7 +49,7 @@ def settings(add) -> None:
     add("--lambda-kld",     0.2,     0.2,   "weight of the divergence of z [authors' code: "
         "0.05, of the sum over the 4 images of one GPU]")
     add("--jitter", 286 / 256, 286 / 256,   "side before a random crop to size, over size; 1: "
-        "no crop [authors' code]", low=1)
+        "no crop [authors' code]", low=1, below=16)
     add("--flip",          True,    True,   "mirror half of the images [authors' code]")
     add("--batch-size",       4,      32,   "images a step [App. A]")
     add("--lr",            5e-4,    1e-4,   "Adam's learning rate of G. Departure: five times the "
@@ -187,8 +187,8 @@ def train(args: argparse.Namespace) -> None:
     of_g = [*G.parameters(), *(E.parameters() if E else ())]
     opt_g = torch.optim.Adam(of_g, lr=args.lr, betas=(0.0, args.beta2))
     opt_d = torch.optim.Adam(D.parameters(), lr=args.lr_d, betas=(0.0, args.beta2))
-    run.keep(data, facts={"size": args.size, "instances": len(fixed) > 2}, G=G, D=D,
-             **({"E": E} if E else {}), opt_g=opt_g, opt_d=opt_d,
+    run.keep(data, facts={"size": args.size, "instances": len(fixed) > 2, "unknown": args.unknown},
+             G=G, D=D, **({"E": E} if E else {}), opt_g=opt_g, opt_d=opt_d,
              z_fixed=z_fixed, **dict(zip(names, fixed, strict=False)))  # --resume fills them
 
     def style(x: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | float]:

@@ -63,6 +63,8 @@ def load(data: str, size: int, **reading) -> tuple[Data, Data]:
     folder = place(data)
     listed = [name for name in LISTS for inner in (folder, folder.parent)
               if data not in NAMES and (inner / name).is_file()]
+    if not listed and folder.is_dir() and not any(inner.is_dir() for inner in folder.iterdir()):
+        fail(f"{folder}: looked for {LISTS[0]} in it or beside it, or a folder for each class")
     one = load_attributes if listed or data in ("faces", "celeba") else load_labelled
     one = partial(one, size=size, **reading)
     own = held = one(data)
@@ -83,8 +85,11 @@ def choose(wanted: str, sets: list[Data]) -> list[list[list[str]]]:
     def parse(text: str) -> list[list[str]]:
         return [group.split("/") for group in text.split(",") if group]
 
+    chosen = [name for group in parse(wanted) for name in group]
+    if len(set(chosen)) < len(chosen):
+        fail(f"--attributes {wanted}: a name stands there twice")
     known = {name for data in sets for name in data.attributes}
-    if unknown := {name for group in parse(wanted) for name in group} - known:
+    if unknown := set(chosen) - known:
         fail(f"--attributes: no {', '.join(unknown)}: the data have "
              f"{', '.join(sorted(known)) or 'classes, which are all learnt'}")
     domains = []

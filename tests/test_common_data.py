@@ -555,7 +555,8 @@ def test_attributes(tmp_path, capsys, name, text, above):
     listed.write_text(text.replace("1", "2"))
     assert "00.png" in error(capsys, data.load_attributes, folder, 8)
     for content, says in ((b"\xff\xfe\x00", "looked for text in UTF-8"), (b"", "saw none"),
-                          (b"3", "saw none"), (b"1\n2 3\n00.png\n1\n", "")):
+                          (b"3", "saw none"), (b"1\n2 3\n00.png\n1\n", ""),
+                          (b"a a\n" * 2 if name.endswith("txt") else b"file,a,a\n", "each once")):
         listed.write_bytes(content)
         assert says in error(capsys, data.load_attributes, folder, 8)
     listed.unlink()
@@ -638,6 +639,12 @@ def test_a_failed_download_names_the_url_and_the_folder(tmp_path, monkeypatch, c
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     line = error(capsys, data.load_images, name, 32, root=tmp_path)
     assert url in line and str(tmp_path / place) in line
+
+
+def test_of_as_many_channels(capsys):
+    digits = data.load_images("digits", 8, split="test")
+    assert digits.of(1) is digits
+    assert "digits: its images have 1 channels, the run's 3" in error(capsys, digits.of, 3)
 
 
 def test_celeba(tmp_path, capsys):

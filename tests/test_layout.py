@@ -371,6 +371,7 @@ def test_resume_takes_new_flags(paper, done, place):
     rates = [[group["lr"] for part in ckpt.values() if isinstance(part, dict)
               for group in part.get("param_groups", ())] for ckpt in (new, old)]
     assert any(a == pytest.approx(2 * b) for a, b in zip(*rates, strict=True))  # perhaps D's alone
+    assert main(paper, "--out", "run", "--resume", "--paper") == 2  # a run keeps its scale
     assert len(Path("run/log.csv").read_text().splitlines()) == 9
 
 
@@ -676,7 +677,8 @@ def test_a_run_is_not_overwritten(paper, done, place, refuse):
     ("--nonsense", "--nonsense"), ("--device nonsense", "nonsense"), ("--device meta", "meta"),
     ("--lr -1", "-1"), ("--lr nan", "nan"), ("--seed -1", "-1"), (f"--seed {10**20}", f"{10**20}"),
     (f"--steps {10**19}", f"{10**19}"), ("--data digitss", "digits"), ("--data facess", "faces"),
-    ("--out file/run", "file/run"), ("--resume", "no checkpoint")], ids=lambda text: text)
+    ("--out file", "file is no folder"), ("--out file/run", "file is no folder"),
+    ("--data=", "--data is empty"), ("--resume", "no checkpoint")], ids=lambda text: text)
 def test_wrong_flags(paper, place, refuse, flags, says):
     (place / "file").write_text("in the way")
     assert says in refuse(paper, *tiny(paper, "run", *flags.split()))

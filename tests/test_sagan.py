@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from algorithm import Adam, assert_same_run, float64
-from conftest import load, main, n_parameters, tiny
+from conftest import assert_resume_refused, load, main, n_parameters, tiny
 from torch import nn
 
 from common import data
@@ -194,6 +194,8 @@ def test_steps_are_the_authors_algorithm(tmp_path, monkeypatch, attention):
 def test_attention_must_fit(tmp_path, capfd):
     assert main("sagan", *tiny("sagan", tmp_path, "--attention", 32)) == 2
     assert "--attention 32" in capfd.readouterr().err
+    train.train(train.parse_args(tiny("sagan", tmp_path, "--steps", 1)))
+    assert_resume_refused(train, tmp_path, capfd, ("--attention", 8))  # all its widths are alike
 
 
 # sample.py

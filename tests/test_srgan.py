@@ -338,6 +338,18 @@ def test_srresnet_stays(place):
     assert not R.training and not G.training
 
 
+def test_the_second_stage_may_begin_earlier_but_not_again(capfd):
+    """With SRResNet's weights of that moment, whatever number of steps was meant for it."""
+    trained("--steps", 2, "--steps-mse", 9, "--lr", 0.0)
+    train.train(train.parse_args(["--resume", "--steps=3", "--steps-mse=1", "--out=run"]))
+    ckpt = torch.load("run/ckpt.pt", weights_only=True)
+    assert all(torch.equal(ckpt["R"][name], ckpt["G"][name]) for name in ckpt["R"]
+               if "running" not in name and "num" not in name)  # at a rate of 0
+    with pytest.raises(SystemExit):
+        train.train(train.parse_args(["--resume", "--steps-mse=9", "--out=run"]))
+    assert "stage 2 has begun" in capfd.readouterr().err
+
+
 def test_resume_refuses_another_network(capfd):
     trained("--steps", 1)
     for flags in (("--size", 48), ("--scale", 2), ("--width", 3), ("--n-blocks", 2)):

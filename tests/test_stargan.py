@@ -174,6 +174,15 @@ def test_choose_from_other_lists(place, capfd):
         assert refused(capfd, says)
 
 
+@pytest.mark.parametrize("flags, says", [
+    (("--attributes", "hat/hat"), "twice"), (("--data", "plain"), "looked for attributes.csv")])
+def test_data_without_domains_of_their_own(place, capfd, flags, says):
+    (place / "plain").mkdir()
+    with pytest.raises(SystemExit):
+        trained("run", *flags)
+    assert refused(capfd, says)
+
+
 # Losses
 
 def test_losses():

@@ -479,6 +479,11 @@ def test_resume_refuses_another_network(tmp_path, capfd, flags):
     assert_resume_refused(train, tmp_path / "run", capfd, flags)
 
 
+def test_paths_without_a_mapping(tmp_path):
+    """z is w then: nothing before it has a gradient."""
+    go(tmp_path / "run", "--steps", 1, "--mapping-layers", 0)
+
+
 @pytest.mark.parametrize("flags", [("--batch-size", 6), ("--batch-size", 4, "--accumulate", 2)])
 def test_batches_must_hold_groups_of_4(tmp_path, capfd, flags):
     assert main("stylegan2", *tiny("stylegan2", tmp_path / "run", *SMALL, *flags)) == 2

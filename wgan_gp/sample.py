@@ -65,15 +65,13 @@ def held_out(G: Generator, ckpt: dict, args: argparse.Namespace) -> None:
     seen, here = place(run["data"]), place(unseen.name)
     if unseen.split == "train" and (seen == here or seen in here.parents or here in seen.parents):
         fail(f"--held-out {here}: the run was trained on images in it, those of {seen}")
-    if unseen.channels != ckpt["channels"]:
-        fail(f"--held-out {args.held_out} has {unseen.channels} channels, the run has "
-             f"{ckpt['channels']}")
     D = Critic(run["size"], ckpt["channels"], run["width"], run["arch"]).to(device)
     D.load_state_dict(ckpt["D"])
     D.requires_grad_(False)
     fake = torch.cat([D(part) for part in generate(G, ckpt, 5000, args.seed)]).mean()
     values = []
     for name, data in ("training", real(ckpt, args, **reading)), ("held-out", unseen):
+        data.of(ckpt["channels"])
         n = min(len(data), 5000)
         scores = [D(data[i:min(i + 250, n)]) for i in range(0, n, 250)]
         values.append(f"{torch.cat(scores).mean() - fake:.3f} on {n:,} {name} images")
