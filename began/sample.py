@@ -22,7 +22,7 @@ NAME = "began"
 
 def settings(add) -> None:
     add("--runs", type=Path, nargs="+", metavar="RUN",
-        help="Fig. 3: folders of runs, two rows of samples for each")
+        help="Fig. 3: folders of runs, a row of samples for each")
     add("--search", type=int, default=400, help="Fig. 4: steps of Adam to find each z")
 
 
@@ -85,6 +85,8 @@ def interpolations(G: Generator, x: torch.Tensor, z: torch.Tensor, c: float) -> 
 
 
 def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
+    if args.search < 1:
+        fail(f"--search {args.search}: looked for a number of steps")
     run, device, c = ckpt["args"], ckpt["z_fixed"].device, carry(ckpt)
     save_grid(out / "samples.png", G(ckpt["z_fixed"], c), scale=2)  # as in the run's own grids
     torch.manual_seed(args.seed)
@@ -111,7 +113,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     D.to(device).requires_grad_(False)
     data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"],
                 device=device).of(ckpt["channels"])
-    x, x_fake = data[:8], G(ckpt["z_fixed"][:8], c)
+    x, x_fake = data[torch.arange(8) % len(data)], G(ckpt["z_fixed"][:8], c)
     save_grid(out / "reconstructions.png", torch.cat([x, D(x, c), x_fake, D(x_fake, c)]), scale=2,
               captions=["x", "D(x)", "G(z)", "D(G(z))"])
 

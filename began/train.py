@@ -91,7 +91,7 @@ def train(args: argparse.Namespace) -> None:
     batches = data.batches(args.batch_size, args.seed, start=run.step)
     for step in run.steps(args.steps):
         x, c = next(batches), carry(step, args.residual)
-        lr = max(args.lr / 2 ** run.values["halvings"], min(args.lr, args.lr_min))
+        lr = max(args.lr * 0.5 ** run.values["halvings"], min(args.lr, args.lr_min))
         for group in opt_g.param_groups + opt_d.param_groups:
             group["lr"] = lr
 
@@ -199,8 +199,9 @@ class Run:
             if self.args.resume:
                 self.fill(load_checkpoint(self.path))
         except Exception as e:  # a file may hold anything
-            fail(f"{self.path.resolve()} does not fit ({str(e).splitlines()[0]}): a run keeps its "
-                 "networks' flags, and its data's channels and classes")
+            why = " ".join(str(e).split())[:300]
+            fail(f"{self.path.resolve()} does not fit ({why}): a run keeps its networks' flags, "
+                 "and its data's channels and classes")
 
     def fill(self, ckpt: dict) -> None:
         if (saved := {k: ckpt[k] for k in self.facts}) != self.facts:

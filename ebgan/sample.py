@@ -97,7 +97,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     D.to(device).eval().requires_grad_(False)
     data = real(ckpt, args, root=run["data_root"], skip_bad=run["skip_bad"],
                 device=device).of(ckpt["channels"])
-    x, x_fake = data[:8], G(ckpt["z_fixed"][:8])
+    x, x_fake = data[torch.arange(8) % len(data)], G(ckpt["z_fixed"][:8])
     save_grid(out / "reconstructions.png", torch.cat([x, D(x)[0], x_fake, D(x_fake)[0]]), scale=2,
               captions=["x", "Dec(Enc(x))", "G(z)", "Dec(Enc(G(z)))"])
     print("and reconstructions.png")

@@ -38,7 +38,7 @@ def settings(add) -> None:
     add("--margin",           5.0,    20.0, "m; 10 for MNIST, 20 CelebA, 80 LSUN [App. C, D]. "
                                             "Departure: 5, which energies reach in minutes")
     add("--pt",               0.0,     0.0, "weight of the pulling-away term; 0.1 [App. F]")
-    add("--batch-size",        64,     128, "images a step [ours]")
+    add("--batch-size",        64,     128, "images a step [ours]", low=2)
     add("--lr",              1e-3,    2e-4, "Adam's learning rate [App. C; conv: DCGAN's]")
     add("--beta1",            0.9,     0.5, "Adam's beta1 [torch's; conv: DCGAN's]", below=1)
     add("--steps",         12_000,  31_791, "updates of G; 25 epochs of 162,770 images [ours]")
@@ -71,7 +71,8 @@ def g_loss(fake: torch.Tensor) -> torch.Tensor:
 def pulling_away(s: torch.Tensor) -> torch.Tensor:
     """f_PT = mean over i != j of (s_i . s_j / (|s_i| |s_j|))^2, of codes s (n, .). Sec. 2.4."""
     s, n = F.normalize(s), len(s)
-    return (((s @ s.T) ** 2).sum() - n) / max(n * (n - 1), 1)  # the n with i = j are 1
+    squares = (s @ s.T) ** 2
+    return (squares.sum() - squares.diagonal().sum()) / max(n * (n - 1), 1)
 
 
 @torch.no_grad()
@@ -192,8 +193,9 @@ class Run:
             if self.args.resume:
                 self.fill(load_checkpoint(self.path))
         except Exception as e:  # a file may hold anything
-            fail(f"{self.path.resolve()} does not fit ({str(e).splitlines()[0]}): a run keeps its "
-                 "networks' flags, and its data's channels and classes")
+            why = " ".join(str(e).split())[:300]
+            fail(f"{self.path.resolve()} does not fit ({why}): a run keeps its networks' flags, "
+                 "and its data's channels and classes")
 
     def fill(self, ckpt: dict) -> None:
         if (saved := {k: ckpt[k] for k in self.facts}) != self.facts:

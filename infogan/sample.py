@@ -20,6 +20,7 @@ from common.data import Data, load_images, load_labelled
 from common.images import grid, save_curves, save_gif, save_grid, write_bytes
 
 NAME = "infogan"
+SAME = "size", "z_dim", "categorical", "n_categorical", "continuous", "regular"
 
 
 def settings(add) -> None:
@@ -104,7 +105,7 @@ def majority(codes: torch.Tensor, y: torch.Tensor, k: int, n_classes: int) -> to
 def classify(ckpt: dict) -> None:
     """Sec. 7.2: c1 as a classifier that no label has taught. The labels come in here for the first
     time: to name its values, by majority among training images, and to count errors, among
-    held-out ones (a folder has none: there the same images do both)."""
+    held-out ones."""
     run, device = ckpt["args"], ckpt["z_fixed"].device
     D = Discriminator(run["size"], ckpt["channels"], n_codes(run) + run["continuous"], run["width"])
     D.load_state_dict(ckpt["D"])
@@ -112,6 +113,8 @@ def classify(ckpt: dict) -> None:
     reading = dict(root=run["data_root"], skip_bad=run["skip_bad"], device=device)
     k, n_classes = run["categorical"], len(ckpt["classes"])
     data = load_labelled(run["data"], run["size"], **reading).of(ckpt["channels"])
+    if data.classes != ckpt["classes"]:
+        fail(f"--data: the classes of {data.name} are not the run's")
     x, y = data[:10_000]
     names = majority(q_reads(D, x, k), y, k, n_classes)
     x, y = load_labelled(run["data"], run["size"], split="test", **reading)[:]
@@ -132,7 +135,10 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
         n_cols = k if code < run["n_categorical"] else 10
         save_grid(out / f"fig2-c{code + 1}.png", G(z, c), n_cols, scale=2)
         if args.regular and code == 0:
-            other, _ = load_generator(args.regular / "ckpt.pt", args.device)
+            other, its = load_generator(args.regular / "ckpt.pt", args.device)
+            if its["channels"] != ckpt["channels"] or any(
+                    its["args"][name] != {**run, "regular": True}[name] for name in SAME):
+                fail(f"--regular {args.regular}: looked for a run of --regular, else like this one")
             save_grid(out / "fig2b.png", other(z, c), n_cols, scale=2)
 
     # From each of k points to the next, through z and the continuous codes

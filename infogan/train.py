@@ -32,7 +32,7 @@ def settings(add) -> None:
     add("--categorical",       10,      10, "values of a categorical code [Sec. 7.2]", low=2)
     add("--n-categorical",      1,       1, "such codes; SVHN 4, CelebA 10 [Sec. 7.2]")
     add("--continuous",         2,       2, "continuous codes; SVHN 4, CelebA 0 [Sec. 7.2]", low=0)
-    add("--batch-size",        64,     128, "images a step [App. C]")
+    add("--batch-size",        64,     128, "images a step [App. C]", low=2)
     add("--lr",              2e-4,    2e-4, "Adam's learning rate, D and Q [App. C.1]")
     add("--lr-g",            1e-3,    1e-3, "Adam's learning rate, G [App. C.1]")
     add("--lambda-cont",      0.1,     1.0, "lambda of continuous codes, smaller [Sec. 6]")
@@ -95,7 +95,8 @@ def train(args: argparse.Namespace) -> None:
     D = Discriminator(args.size, data.channels, n * k + 2 * m, args.width).to(run.device)
     opt_g = torch.optim.Adam(G.parameters(), lr=args.lr_g, betas=(0.5, 0.999))  # [authors' code]
     opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(0.5, 0.999))  # and Q's
-    run.keep(data, G=G, D=D, opt_g=opt_g, opt_d=opt_d, z_fixed=z_fixed, c_fixed=c_fixed)
+    run.keep(data, facts={"codes": [k, n, m]}, G=G, D=D, opt_g=opt_g, opt_d=opt_d, z_fixed=z_fixed,
+             c_fixed=c_fixed)
 
     batches = data.batches(args.batch_size, args.seed, start=run.step)
     for _ in run.steps(args.steps):
@@ -198,8 +199,9 @@ class Run:
             if self.args.resume:
                 self.fill(load_checkpoint(self.path))
         except Exception as e:  # a file may hold anything
-            fail(f"{self.path.resolve()} does not fit ({str(e).splitlines()[0]}): a run keeps its "
-                 "networks' flags, and its data's channels and classes")
+            why = " ".join(str(e).split())[:300]
+            fail(f"{self.path.resolve()} does not fit ({why}): a run keeps its networks' flags, "
+                 "and its data's channels and classes")
 
     def fill(self, ckpt: dict) -> None:
         if (saved := {k: ckpt[k] for k in self.facts}) != self.facts:

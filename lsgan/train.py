@@ -176,8 +176,9 @@ class Run:
             if self.args.resume:
                 self.fill(load_checkpoint(self.path))
         except Exception as e:  # a file may hold anything
-            fail(f"{self.path.resolve()} does not fit ({str(e).splitlines()[0]}): a run keeps its "
-                 "networks' flags, and its data's channels and classes")
+            why = " ".join(str(e).split())[:300]
+            fail(f"{self.path.resolve()} does not fit ({why}): a run keeps its networks' flags, "
+                 "and its data's channels and classes")
 
     def fill(self, ckpt: dict) -> None:
         if (saved := {k: ckpt[k] for k in self.facts}) != self.facts:

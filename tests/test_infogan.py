@@ -126,8 +126,8 @@ def test_no_label_is_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("flags, k, n, m, fix_std, lambda_cont", [
-    ((), 10, 1, 2, True, 1),
-    (("--regular",), 10, 1, 2, True, 1),  # Q learns all the same
+    ((), 10, 1, 2, True, 0.1),
+    (("--regular",), 10, 1, 2, True, 0.1),  # Q learns all the same
     (("--categorical", 3, "--n-categorical", 2, "--continuous", 1, "--no-fix-std", "--lambda-cont",
       0.5, "--size", 32), 3, 2, 1, False, 0.5)])
 def test_steps_are_the_algorithms(tmp_path, flags, k, n, m, fix_std, lambda_cont):
