@@ -94,6 +94,7 @@ def test_pulling_away_is_the_mean_squared_cosine():
     opposite = torch.tensor([[1.0, 0], [-3, 0]])
     assert train.pulling_away(opposite).item() == pytest.approx(1)  # squared: no reward
     assert train.pulling_away(torch.eye(4)).item() == pytest.approx(0, abs=1e-7)
+    assert train.pulling_away(torch.diag(torch.tensor([1.0, 1, 0]))).item() == 0  # a ReLU's zeros
 
 
 # A step

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 from algorithm import Adam, assert_same_run, float64
-from conftest import assert_uniform, load, n_parameters, tiny
+from conftest import assert_resume_refused, assert_uniform, load, n_parameters, tiny
 from torch.distributions import Categorical, Normal
 
 from common import data
@@ -123,6 +123,12 @@ def test_no_label_is_read(tmp_path, monkeypatch):
         fields.append(len(read)), finish(self, read))[1])
     train.train(train.parse_args(tiny("infogan", tmp_path, *SMALL, "--steps", 2)))
     assert fields == [1, 1]
+
+
+def test_resume_keeps_the_codes(tmp_path, capfd):
+    """Five of two values have as many columns as one of ten."""
+    train.train(train.parse_args(tiny("infogan", tmp_path, *SMALL, "--steps", 1)))
+    assert_resume_refused(train, tmp_path, capfd, ("--n-categorical", 5, "--categorical", 2))
 
 
 @pytest.mark.parametrize("flags, k, n, m, fix_std, lambda_cont", [
