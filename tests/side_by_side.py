@@ -91,7 +91,7 @@ def main() -> None:
         G, ckpt = sample.load_generator(folder / paper / "ckpt.pt")
         run = ckpt["args"]
         times = next((run[name] for name in ("k", "n_critic", "n_dis") if name in run), 1)
-        seen = ckpt.get("values", {}).get("shown", ckpt["step"] * run["batch_size"] * times)
+        seen = ckpt.get("shown", ckpt["step"] * run["batch_size"] * times)
         x, y = draw(sample, G, ckpt, args.n, 0, judge.n_classes)
         distance, there, confidence, *shares = judge.measure(x, y)
         table.append([paper, f"{ckpt['step']:,}", f"{seen / args.seconds:,.0f}", f"{distance:.0f}",
