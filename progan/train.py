@@ -58,7 +58,7 @@ def settings(add) -> None:
     add("--drift",         1e-3,     1e-3, "weight of E[D(x)^2] [App. A.1]")
     add("--ema",           0.99,    0.999, "decay of the mean of G, a step. Departure: 0.99, for "
         "some thousand steps [App. A.1]", below=1)
-    add("--kimg",          60.0,     19e3, "thousands of images shown to D [authors' code]",
+    add("--kimg",          68.0,     19e3, "thousands of images shown to D [authors' code]",
         low=0.001, below=1e9)
     add("--phase-kimg",     6.0,    800.0, "thousands at one resolution, then of fading to the "
         "next; 0: all at SIZE [App. A.1]")

@@ -161,6 +161,7 @@ class ModConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(c_out, c_in, kernel, kernel))
         self.style = Linear(w_dim, c_in, bias=1.0)                         # A: s
         self.scale, self.demodulate = 1 / (c_in * kernel ** 2) ** 0.5, demodulate
+        self.padding = kernel // 2
         self.blur = Blur(1, gain=4) if up else None
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -169,7 +170,7 @@ class ModConv(nn.Module):
         if self.blur is not None:                                          # (n, c, 2h + 1, 2w + 1)
             x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         else:
-            x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+            x = F.conv2d(x, weight, padding=self.padding)
         if self.demodulate:
             sigma2 = F.linear(s.square(), weight.square().sum((2, 3)))     # Eq. 2, (n, c_out)
             x = x * (sigma2 + 1e-8).rsqrt()[:, :, None, None]
