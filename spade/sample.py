@@ -62,7 +62,8 @@ def official(theirs: dict) -> Generator:
     G.load_state_dict(theirs)
     run = {"size": size, "unknown": unknown, "z_dim": fc.shape[1], "encoder": fc.ndim == 2}
     theirs |= {"args": {**run, "data": None, "data_root": None, "skip_bad": False},
-               "classes": list(map(str, range(n_classes))), "instances": has_edges, "first": first}
+               "classes": list(map(str, range(first, first + n_classes))),
+               "instances": has_edges, "first": first}
     return G.eval()
 
 
@@ -208,7 +209,9 @@ def style_of(x: torch.Tensor, ckpt: dict) -> torch.Tensor:
 
 def edited(y: torch.Tensor, changes: str, classes: list[str]) -> torch.Tensor:
     """Label maps in which some classes have become others: "hat=hair,4=5"."""
-    ids = {str(i): i for i in range(len(classes))} | {name: i for i, name in enumerate(classes)}
+    ids = {name: i for i, name in enumerate(classes)}
+    if not classes[0].isdigit():  # there the numbers are free
+        ids |= {str(i): i for i in range(len(classes))}
     done = y.clone()
     for change in changes.split(","):
         a, _, b = change.partition("=")
