@@ -35,7 +35,7 @@ def settings(add) -> None:
     add("--batch-size",        64,     128, "images a step [App. C]", low=2)
     add("--lr",              2e-4,    2e-4, "Adam's learning rate, D and Q [App. C.1]")
     add("--lr-g",            1e-3,    1e-3, "Adam's learning rate, G [App. C.1]")
-    add("--lambda-cont",      0.1,     1.0, "lambda of continuous codes, smaller [Sec. 6]")
+    add("--lambda-cont",      0.1,     1.0, "lambda, continuous codes: smaller [Sec. 6]; code: 1")
     add("--fix-std",         True,    True, "Q's deviation is 1 [authors' code], or learnt")
     add("--regular",        False,   False, "no L_I for G: a GAN with an auxiliary Q [Fig. 1]")
     add("--steps",           3000,    5000, "updates of G; 50 times 100 [authors' code]")

@@ -128,10 +128,10 @@ def train(args: argparse.Namespace) -> None:
     opt_r = torch.optim.Adam(R.parameters(), lr=args.lr_mse, betas=betas)
     opt_g = torch.optim.Adam(G.parameters(), lr=args.lr, betas=betas)
     opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=betas)
-    run.keep(data, values={"n_held": len(held), "begun": 1}, R=R, G=G, D=D, opt_r=opt_r,
+    run.keep(data, values={"n_held": len(held), "begun": False}, R=R, G=G, D=D, opt_r=opt_r,
              opt_g=opt_g, opt_d=opt_d, x_fixed=x_fixed)  # --resume fills them
 
-    if run.values["begun"] == 2 and run.step < args.steps_mse:
+    if run.values["begun"] and run.step < args.steps_mse:
         fail(f"--steps-mse {args.steps_mse}: stage 2 has begun, at most {run.step}")
 
     batches = data.batches(args.batch_size, args.seed, start=run.step)
@@ -150,9 +150,9 @@ def train(args: argparse.Namespace) -> None:
 
         else:
             # Stage 2: SRGAN, from SRResNet's weights
-            if run.values["begun"] == 1:
+            if not run.values["begun"]:
                 G.load_state_dict(R.state_dict())
-                run.values["begun"] = 2
+                run.values["begun"] = True
             for group in opt_g.param_groups + opt_d.param_groups:
                 group["lr"] = args.lr * (0.1 if step > args.decay_at else 1.0)
 

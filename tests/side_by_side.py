@@ -13,6 +13,7 @@ of real images.
 """
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,9 +42,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 def train(paper: str, out: Path, args: argparse.Namespace) -> None:
-    """Until its time is up; what it prints goes to OUT.txt."""
+    """Until its time is up; only then is the folder OUT. What it prints is in OUT.txt."""
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     command = [sys.executable, str(ROOT / paper / "train.py"), "--data", args.data, "--size",
-               str(SIZE), "--steps", "10000000", "--out", str(out)]
+               str(SIZE), "--steps", "10000000", "--out", str(part)]
     if args.data_root:
         command += ["--data-root", args.data_root]
     if paper in PHASES:
@@ -59,6 +62,9 @@ def train(paper: str, out: Path, args: argparse.Namespace) -> None:
         run.terminate()
     if run.wait() != 128 + signal.SIGTERM:  # a NaN, say: then the last checkpoint is judged
         print(f"{paper} ended before its time: {Path(f'{out}.txt').read_text().splitlines()[-1]}")
+    if not (part / "ckpt.pt").exists():
+        fail(f"{paper} has not begun: see {out}.txt")
+    part.rename(out)
 
 
 def main() -> None:
