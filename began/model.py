@@ -2,13 +2,13 @@
 
 D is an auto-encoder: it returns an image D(x), like x. G has the form of its decoder. 3x3
 convolutions and ELU throughout; no normalisation, no transposed convolutions; the code and both
-outputs are linear. size / 8 halvings: 64 px has 4 blocks of two convolutions. The encoder's widths
-grow linearly, n, 2n, 3n, ..., each time in the convolution of stride 2: with 64 px and n = 128 that
-makes 17,334,214 parameters in both networks, the "17.3e6" of the paper, which gives that number for
-128 px; no reading of the text that was tried does. Initialisation: Xavier's [carpedm20's code].
-Two refinements are optional [Sec. 3.4, from memory]: skip joins h_0, the 8x8 tensor, enlarged, to
-what is enlarged; carry, which falls from 1 to 0, mixes each layer that keeps its shape with its
-input.
+outputs are linear. There are log2(size) - 2 blocks of two convolutions, 4 at 64 px. The encoder's
+widths grow linearly, n, 2n, 3n, ..., each time in the convolution of stride 2: with 64 px and
+n = 128 both networks together then have 17,334,214 parameters, the "17.3e6" of the paper. It gives
+that number for 128 px, where no reading of its text that was tried comes to it.
+Two refinements are optional [Sec. 3.5, from memory]: with skip, every block after the first sees
+h_0, the 8x8 tensor, enlarged to its size, beside its input; carry, which falls from 1 to 0, mixes
+the output of each layer that keeps its shape with its input.
 """
 import torch
 import torch.nn.functional as F
@@ -21,13 +21,14 @@ def conv(c_in: int, c_out: int, stride: int = 1) -> nn.Module:
 
 
 def init_weights(m: nn.Module) -> None:
+    """Xavier's uniform weights, biases 0. [carpedm20's code]"""
     if isinstance(m, (nn.Conv2d, nn.Linear)):
         nn.init.xavier_uniform_(m.weight)
         nn.init.zeros_(m.bias)
 
 
 def elu(layer: nn.Module, x: torch.Tensor, carry: float) -> torch.Tensor:
-    """A layer, as a vanishing residual where it keeps the shape: carry x + (1 - carry) ELU(...)."""
+    """ELU(layer(x)); where that has x's shape, carry x + (1 - carry) ELU(layer(x)). [Sec. 3.5]"""
     y = F.elu(layer(x))
     return torch.lerp(y, x, carry) if carry and y.shape == x.shape else y
 
@@ -41,7 +42,7 @@ def n_blocks(size: int) -> int:
 
 
 class Generator(nn.Module):
-    """z or code (n, z_dim) -> image (n, channels, size, size). D's decoder is one, too."""
+    """z or code (n, z_dim) -> image (n, channels, size, size), unbounded. D's decoder is one."""
 
     def __init__(self, size: int = 64, channels: int = 3, z_dim: int = 64, width: int = 128,
                  skip: bool = False):

@@ -27,12 +27,13 @@ def settings(add) -> None:
 
 
 def carry(ckpt: dict) -> float:
-    """Of the vanishing residuals, as in train.py."""
+    """The input's share in a vanishing residual where the run stands, as in train.py."""
     n = ckpt["args"]["residual"]
     return max(0.0, 1 - ckpt["step"] / n) if n else 0.0
 
 
 def build(ckpt: dict) -> Generator:
+    """G as it was saved."""
     run = ckpt["args"]
     G = Generator(run["size"], ckpt["channels"], run["z_dim"], run["width"], run["skip"])
     G.load_state_dict(ckpt["G"])
@@ -77,8 +78,8 @@ def find_z(G: Generator, x: torch.Tensor, z_dim: int, c: float, n_steps: int) ->
 
 
 def interpolations(G: Generator, x: torch.Tensor, z: torch.Tensor, c: float) -> torch.Tensor:
-    """Fig. 4, a row for each pair of neighbours: the first, eight G(z) between the two, the second.
-    """
+    """Fig. 4, ten a row, a row for each pair of neighbours in x (n, c, h, w): the first, eight G(z)
+    from its z to that of the second, the second. -> (5n, c, h, w)"""
     ways = [torch.lerp(z[::2], z[1::2], t) for t in torch.linspace(0, 1, 8).tolist()]
     between = G(torch.stack(ways, 1).flatten(0, 1), c).unflatten(0, (-1, 8))
     return torch.cat([x[::2, None], between, x[1::2, None]], 1).flatten(0, 1)
@@ -193,6 +194,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
         if not low <= getattr(args, name) < 2**32:
             fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            fail(f"--{name.replace('_', '-')} {value}: looked for a number")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

@@ -29,15 +29,15 @@ def settings(add) -> None:
     add("--size",              32,      64, "height and width [Sec. 4.1]", (16, 32, 64, 128, 256))
     add("--width",             16,     128, "n, channels of a convolution [Fig. 1]")
     add("--z-dim",             64,      64, "length of z and of D's code, N_z = N_h [Sec. 4.1]")
-    add("--skip",            True,   False, "h_0 joins later blocks. Departure: on [Sec. 3.4]")
-    add("--residual",           0,       0, "steps of vanishing residuals; 16000 [Sec. 3.4]", low=0)
+    add("--skip",            True,   False, "h_0 joins later blocks. Departure: on [Sec. 3.5]")
+    add("--residual",           0,       0, "steps of vanishing residuals; 16000 [Sec. 3.5]", low=0)
     add("--batch-size",         8,      16, "images a step [Sec. 4.1]")
     add("--lr",              1e-3,    1e-4, "Adam's; 5e-5 to 1e-4 [Sec. 4.1]. Departure: 1e-3")
     add("--beta1",            0.5,     0.9, "Adam's beta1 [not given: torch's]", below=1)
     add("--lr-min",          2e-5,    2e-5, "below which it is not halved [carpedm20's code]")
     add("--stall",           1000,  10_000, "steps; without a lower mean M_global lr is halved")
     add("--gamma",            1.0,     0.5, "L(G(z)) / L(x) [Eq. 6, Fig. 3]. Departure: 1")
-    add("--lambda-k",        0.05,   0.001, "gain of k [Sec. 3.5]. Departure: 0.05")
+    add("--lambda-k",        0.05,   0.001, "gain of k [Sec. 3.4]. Departure: 0.05")
     add("--eta",                1,       1, "L(v) = |v - D(v)|^eta [Sec. 3.1]", (1, 2))
     add("--steps",           5500, 200_000, "updates of G; good from 200,000 on [author, an issue]")
     add("--log-every",         25,     100, "steps between rows of log.csv")
@@ -51,27 +51,28 @@ def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Te
 
 
 def reconstruction(v: torch.Tensor, v_hat: torch.Tensor, eta: int) -> torch.Tensor:
-    """L(v) = |v - D(v)|^eta, the mean over pixels and pictures, from v_hat = D(v). Sec. 3.1."""
+    """L(v) = |v - D(v)|^eta, the mean over all of v (n, c, h, w), from v_hat = D(v). Sec. 3.1."""
     return (v - v_hat).abs().pow(eta).mean()
 
 
 def d_loss(real: torch.Tensor, fake: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """L_D = L(x) - k_t L(G(z_D)). Sec. 3.5."""
+    """L_D = L(x) - k_t L(G(z_D)). Sec. 3.4."""
     return real - k * fake
 
 
 def g_loss(fake: torch.Tensor) -> torch.Tensor:
-    """L_G = L(G(z_G)). Sec. 3.5."""
+    """L_G = L(G(z_G)). Sec. 3.4."""
     return fake
 
 
 def carry(step: int, n: int) -> float:
-    """Of the vanishing residuals: from 1 to 0 in n steps; 0 if n is 0, without them. Sec. 3.4."""
+    """The input's share in a vanishing residual: from 1 to 0 in n steps; n = 0: none. Sec. 3.5."""
     return max(0.0, 1 - step / n) if n else 0.0
 
 
 @torch.no_grad()
 def sample(G: Generator, z: torch.Tensor, c: float) -> torch.Tensor:
+    """G(z): without batch norm there is no other mode."""
     return G(z, c)
 
 
@@ -114,7 +115,7 @@ def train(args: argparse.Namespace) -> None:
         opt_g.step()
         D.requires_grad_(True)
 
-        # Update k, in [0, 1], and the learning rate
+        # Update k, in [0, 1], and the learning rate  [Sec. 3.4]
         with torch.no_grad():
             balance = args.gamma * real - loss_g
             k.add_(args.lambda_k * balance).clamp_(0, 1)

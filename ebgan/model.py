@@ -7,7 +7,8 @@ with 2 of 1024 (at 28 px 2,637,584 and 1,607,440 parameters). "conv" is DCGAN's 
 (maps)4c2s, D's encoder (64)(128)(256) and decoder (128)(64)(3) for 64 px (3,576,704 and
 1,318,659); other sizes have as many levels as leave a code of about 8x8, at most four.
 Batch norm is in every layer but G's last and D's first and last; all of App. C from memory.
-Not given in the paper: the code is a ReLU's, D's output is linear; G's convolutions have no biases.
+Not given in the paper [ours]: the code is a ReLU's, D's output linear, G's convolutions without
+biases.
 """
 from itertools import pairwise
 
@@ -35,12 +36,13 @@ def down(c_in: int, c_out: int) -> nn.Module:
 
 
 def n_halvings(size: int, least: int) -> int:
-    """How often size is even and halved without falling below least."""
+    """How often size can be halved, to a whole number each time and to no less than least."""
     return 1 + n_halvings(size // 2, least) if size % 2 == 0 and size // 2 >= least else 0
 
 
 class Generator(nn.Module):
-    """z (n, z_dim) -> image (n, channels, size, size) in [-1, 1]. width: units, or maps at 64."""
+    """z (n, z_dim) -> image (n, channels, size, size) in [-1, 1]. width: units of a layer; of
+    "conv" the maps before its last layer."""
 
     def __init__(self, arch: str = "mlp", size: int = 28, channels: int = 1, z_dim: int = 100,
                  n_layers: int = 5, width: int = 800):
@@ -49,7 +51,7 @@ class Generator(nn.Module):
         if arch == "mlp":
             for c_in, c_out in pairwise([z_dim] + [width] * (n_layers - 1)):
                 layers += [nn.Linear(c_in, c_out), nn.BatchNorm1d(c_out), nn.ReLU()]  # (n, 800)
-            layers += [nn.Linear(c_out, channels * size * size),
+            layers += [nn.Linear(width, channels * size * size),
                        nn.Unflatten(1, (channels, size, size))]     # (n,   1, 28, 28)
         else:
             k = n_halvings(size, 4)
@@ -69,7 +71,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image x (n, channels, size, size) -> Dec(Enc(x)), of the same shape, and Enc(x) (n, -1)."""
+    """Image x (n, channels, size, size) -> Dec(Enc(x)), like x, and the code Enc(x) (n, d)."""
 
     def __init__(self, arch: str = "mlp", size: int = 28, channels: int = 1,
                  n_layers: int = 2, width: int = 1024):

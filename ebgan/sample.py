@@ -58,11 +58,11 @@ def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
     return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
 
-def save_energies(out: Path, log: Path, m: float) -> None:
-    """D(x) and D(G(z)) through the run, and the margin m beside them."""
-    with open(log, newline="") as lines:
-        rows = [",".join([row["step"], row["D(x)"], row["D(G(z))"], f"{m:g}"])
-                for row in csv.DictReader(lines)]
+def save_energies(out: Path, log: Path, n_bytes: int, m: float) -> None:
+    """D(x), D(G(z)) and the margin m, by the rows that log.csv had as its checkpoint was saved."""
+    lines = log.read_bytes()[:n_bytes].decode().splitlines()
+    rows = [",".join([row["step"], row["D(x)"], row["D(G(z))"], f"{m:g}"])
+            for row in csv.DictReader(lines)]
     write_bytes(out / "energies.csv", "\n".join(["step,D(x),D(G(z)),m", *rows, ""]).encode())
     save_curves(out / "energies.png", out / "energies.csv")
 
@@ -88,7 +88,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
         save_grid(out / "fig9.png", torch.cat(rows), 16, captions=margins, scale=2)
         print("and fig9.png")
     if (log := args.ckpt.parent / "log.csv").is_file():
-        save_energies(out, log, run["margin"])
+        save_energies(out, log, ckpt["log_bytes"], run["margin"])
         print("and energies.png")
 
     # What D makes of both kinds of pictures; its energies stand over them in energies.png
@@ -171,6 +171,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
         if not low <= getattr(args, name) < 2**32:
             fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            fail(f"--{name.replace('_', '-')} {value}: looked for a number")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

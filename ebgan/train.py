@@ -1,4 +1,4 @@
-"""EBGAN: Energy-based Generative Adversarial Network. Zhao, Mathieu, LeCun. ICLR 2017,
+"""EBGAN: Energy-based Generative Adversarial Networks. Zhao, Mathieu, LeCun. ICLR 2017,
 arXiv 1609.03126.
 
     python ebgan/train.py                               drawn digits, minutes on two cores
@@ -53,13 +53,13 @@ def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Te
 
 
 def energy(x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
-    """D(x) = |Dec(Enc(x)) - x|, of one picture each, (n,): a norm, neither squared nor averaged.
-    Sec. 2.3. The margins are of its scale: 10 of 28 * 28 values in [-1, 1]."""
+    """D(x) = |Dec(Enc(x)) - x|_2 of each picture, (n,), from x and x_hat (n, c, h, w). Sec. 2.3.
+    Neither squared nor averaged over pixels: the paper's margins are meant for the norm."""
     return (x_hat - x).flatten(1).norm(dim=1)
 
 
 def d_loss(real: torch.Tensor, fake: torch.Tensor, m: float) -> torch.Tensor:
-    """E[D(x)] + E[max(0, m - D(G(z)))], from energies (n,), the hinge of each fake. Eq. 1."""
+    """E[D(x)] + E[max(0, m - D(G(z)))], from energies (n,): each fake has its own hinge. Eq. 1."""
     return real.mean() + F.relu(m - fake).mean()
 
 
@@ -69,10 +69,10 @@ def g_loss(fake: torch.Tensor) -> torch.Tensor:
 
 
 def pulling_away(s: torch.Tensor) -> torch.Tensor:
-    """f_PT = mean over i != j of (s_i . s_j / (|s_i| |s_j|))^2, of codes s (n, .). Sec. 2.4."""
+    """f_PT = mean over i != j of (s_i . s_j / (|s_i| |s_j|))^2, from codes s (n, d). Sec. 2.4."""
     s, n = F.normalize(s), len(s)
     squares = (s @ s.T) ** 2
-    return (squares.sum() - squares.diagonal().sum()) / max(n * (n - 1), 1)
+    return (squares.sum() - squares.diagonal().sum()) / (n * (n - 1))  # n > 1
 
 
 @torch.no_grad()

@@ -139,13 +139,16 @@ def test_figures(tmp_path, monkeypatch):
     runs = [tmp_path / name for name in ("m1", "m16")]
     for path in runs:
         train.train(train.parse_args(tiny("ebgan", path, *MLP, "--margin", path.name[1:])))
+    with open(runs[0] / "log.csv", "a") as f:
+        f.write("9,1.0,1.0,1.0,1.0,1.0\n10,1.")  # later than the checkpoint, as a kill leaves it
     grids, save = {}, sample.save_grid
     monkeypatch.setattr(sample, "save_grid", lambda path, x, *args, **options: (
         grids.update({path.name: (x, options)}), save(path, x, *args, **options)))
     sample.main(["--ckpt", str(runs[0] / "ckpt.pt"), "--runs", *map(str, runs), "--frames", "2"])
     rows = (runs[0] / "figures/energies.csv").read_text().split()
     log = (runs[0] / "log.csv").read_text().split("\n")[1].split(",")
-    assert rows[0] == "step,D(x),D(G(z)),m" and rows[1].split(",") == [*log[:1], *log[3:5], "1"]
+    assert len(rows) == 1 + 8 and rows[0] == "step,D(x),D(G(z)),m"
+    assert rows[1].split(",") == [*log[:1], *log[3:5], "1"]
 
     x, options = grids["fig9.png"]
     assert options["captions"] == ["m = 1", "m = 16"]

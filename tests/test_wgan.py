@@ -167,7 +167,7 @@ def test_three_steps_are_algorithm_1(tmp_path, arch, flags, n_critic):
     c = 0.1 if "--clip" in flags else 0.01
     with float64():
         train.train(train.parse_args(tiny("wgan", tmp_path, *SMALL, "--arch", arch, *flags,
-                                          "--steps", 2)))
+                                          "--lr", 5e-5, "--steps", 2)))
         train.train(train.parse_args(["--resume", "--steps=3", "--lr=1e-3", f"--out={tmp_path}"]))
 
         batches, rows = data.load_images("digits", 16).batches(4, seed=0), []

@@ -31,7 +31,7 @@ def down(c_in: int, c_out: int) -> nn.Module:
 
 
 def n_doublings(size: int) -> int:
-    """How often G doubles 4x4 before its last layer does so to reach size."""
+    """How often 4x4 doubles to size / 2; ValueError unless size is 16, 32, 64, ..."""
     k = size.bit_length() - 4
     if size < 16 or size != 8 << k:
         raise ValueError(f"size {size}: WGAN doubles 4x4, so it takes 16, 32, 64, 128, ...")
@@ -44,7 +44,7 @@ class Generator(nn.Module):
     def __init__(self, size: int = 64, channels: int = 3, z_dim: int = 100, width: int = 64,
                  arch: str = "dcgan"):
         super().__init__()
-        if arch == "mlp":                                           # [Fig. 7] 4 layers, 512 units
+        if arch == "mlp":  # 4 layers of 512 [Fig. 7]; torch's own initialisation [authors' code]
             self.net = nn.Sequential(
                 nn.Linear(z_dim, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(),
                 nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(),

@@ -28,15 +28,16 @@ def settings(add) -> None:
     add("--data",         "digits", "lsun/bedroom", "a set by its name, or a folder [Sec. 4]")
     add("--size",               32,      64, "height and width [Sec. 4]", (16, 32, 64, 128, 256))
     add("--arch",          "dcgan", "dcgan", "G of Fig. 5, 6 or 7", ("dcgan", "nobn", "mlp"))
-    add("--width",              32,      64, "channels at the image [authors' code]; mlp has none")
+    add("--width",              16,      64, "channels at the image [authors' code]; mlp has none")
     add("--z-dim",             100,     100, "length of z [authors' code]")
-    add("--batch-size",         64,      64, "m [Alg. 1]")
+    add("--batch-size",         32,      64, "m [Alg. 1]")
     add("--n-critic",            5,       5, "updates of D per update of G [Alg. 1]")
     add("--authors-schedule", False,  False, "100 of them in steps 1 to 25 and every 500th from 1 "
                                              "on [authors' code]")
     add("--clip",             0.01,    0.01, "c: D stays in [-c, c] [Alg. 1]")
-    add("--lr",               5e-5,    5e-5, "alpha, RMSProp's learning rate [Alg. 1]")
-    add("--steps",            3000, 236_956, "updates of G; 25 epochs of 3,033,042 images, five "
+    add("--lr",               5e-4,    5e-5, "alpha, RMSProp's learning rate. Departure: 5e-4, for "
+                                             "some thousand updates [Alg. 1]")
+    add("--steps",            4000, 236_956, "updates of G; 25 epochs of 3,033,042 images, five "
                                              "batches a step [authors' code]")
     add("--log-every",           5,       5, "steps between rows of log.csv, Fig. 3's points")
     add("--sample-every",       50,    1000, "steps between sample grids")
@@ -54,19 +55,20 @@ def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
 
 
 def g_loss(fake: torch.Tensor) -> torch.Tensor:
-    """-E[D(G(z))], from scores (n,): the part of the estimate that G can change. [Alg. 1]"""
+    """-E[D(G(z))], from scores (n,): what of the estimate depends on G. [Alg. 1, line 10]"""
     return -fake.mean()
 
 
 @torch.no_grad()
 def clip(D: Critic, c: float) -> None:
-    """w <- clip(w, -c, c), for every parameter: the cube on which D is K-Lipschitz. [Alg. 1]"""
+    """w <- clip(w, -c, c), batch norm's gains and biases too: in this cube all D are K-Lipschitz
+    for one K. [Alg. 1, line 7]"""
     for w in D.parameters():
         w.clamp_(-c, c)
 
 
 def critic_updates(step: int, args: argparse.Namespace) -> int:
-    """Updates of D in this step."""
+    """Updates of D before G's in this step. The authors' code counts steps from 0."""
     often = args.authors_schedule and (step <= 25 or step % 500 == 1)
     return 100 if often else args.n_critic
 

@@ -47,7 +47,8 @@ def halvings(size: int) -> list[int]:
 
 
 def up(c_in: int, c_out: int, size: int) -> nn.Module:
-    """-> (n, c_out, size, size); 4x4 to 7x7 is the authors' 8x8 without its last row and column."""
+    """(n, c_in, h, w) -> (n, c_out, size, size), size 2h or 2h - 1: 4x4 to 7x7 is the authors' 8x8
+    without its last row and column."""
     return nn.ConvTranspose2d(c_in, c_out, 5, stride=2, padding=2, output_padding=1 - size % 2)
 
 
@@ -57,6 +58,7 @@ def down(c_in: int, c_out: int) -> nn.Module:
 
 
 def conv3(c_in: int, c_out: int) -> nn.Module:
+    """(n, c_in, h, w) -> (n, c_out, h, w)."""
     return nn.Conv2d(c_in, c_out, 3, padding=1)
 
 

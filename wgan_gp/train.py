@@ -53,7 +53,7 @@ def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Te
 
 
 def d_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """E[D(x_fake)] - E[D(x)], from scores (n,): Eq. 3, first term."""
+    """E[D(x_fake)] - E[D(x)], from scores (n,): Eq. 3, "original critic loss"."""
     return fake.mean() - real.mean()
 
 
@@ -63,8 +63,9 @@ def g_loss(fake: torch.Tensor) -> torch.Tensor:
 
 
 def gradient_penalty(D: nn.Module, x: torch.Tensor, x_fake: torch.Tensor) -> torch.Tensor:
-    """E[(|grad D(x_hat)|_2 - 1)^2], x_hat = eps x + (1 - eps) x_fake. Eq. 3, second term."""
-    eps = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device)  # one a sample: U[0, 1]
+    """E[(|grad D(x_hat)|_2 - 1)^2], x_hat = eps x + (1 - eps) x_fake. Eq. 3, "our gradient penalty"
+    without its factor lambda; x and x_fake (n, ...) are constants in it."""
+    eps = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device)  # U[0, 1], one a sample
     x_hat = (eps * x + (1 - eps) * x_fake).detach().requires_grad_()
     grad, = torch.autograd.grad(D(x_hat).sum(), x_hat, create_graph=True)
     return (grad.flatten(1).norm(dim=1) - 1).square().mean()
