@@ -8,10 +8,23 @@ dropout is on all hidden units of both networks [ours].
 D returns logits, (n,): the sigmoid is in the loss. Images are in [-1, 1] as everywhere in this
 collection; the paper's lie in [0, 1], so G's last line and D's first convert.
 """
-
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+def init_uniform(net: nn.Module, a: float) -> None:
+    """Weights U(-a, a) [GAN code], of y's layer U(-1, 1) [ours]; biases 0.
+
+    A class is one input that is on, an image 784. In the GAN code's range y hardly counts: D tells
+    real from fake by x alone and wins before it learns which pictures belong to which class.
+    """
+    of_y = set(net.of_y.modules())
+    for m in net.modules():
+        if isinstance(m, nn.Linear):
+            limit = 1.0 if m in of_y else a
+            nn.init.uniform_(m.weight, -limit, limit)
+            nn.init.zeros_(m.bias)
 
 
 class Maxout(nn.Module):
@@ -54,7 +67,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image (n, channels, size, size), classes y int64 (n,) -> logits (n,)."""
+    """Image (n, channels, size, size) in [-1, 1], classes y int64 (n,) -> logits (n,)."""
 
     def __init__(self, size: int = 28, channels: int = 1, n_classes: int = 10, units: int = 240,
                  dropout: float = 0.5):
@@ -72,17 +85,3 @@ class Discriminator(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         y = F.one_hot(y, self.n_classes).to(x.dtype)
         return self.net(torch.cat([self.of_x((x + 1) / 2), self.of_y(y)], 1)).squeeze(1)
-
-
-def init_uniform(net: nn.Module, a: float) -> None:
-    """Weights U(-a, a) [GAN code], of y's layer U(-1, 1) [ours]; biases 0.
-
-    A class is one input that is on, an image 784. In the GAN code's range y hardly counts: D tells
-    real from fake by x alone and wins before it learns which pictures belong to which class.
-    """
-    of_y = set(net.of_y.modules())
-    for m in net.modules():
-        if isinstance(m, nn.Linear):
-            limit = 1.0 if m in of_y else a
-            nn.init.uniform_(m.weight, -limit, limit)
-            nn.init.zeros_(m.bias)

@@ -32,8 +32,8 @@ def settings(add) -> None:
     add("--units",            240,     240, "D's maxout units, of x and joint [Sec. 4.1]")
     add("--dropout",          0.5,     0.5, "of hidden units, in G and in D [Sec. 4.1]", below=1)
     add("--z-dim",            100,     100, "length of z [Sec. 4.1]")
-    add("--batch-size",       100,     100, "m [Sec. 4.1]")
-    add("--k",                  1,       1, "updates of D per update of G [GAN, Alg. 1 and Sec. 5]")
+    add("--batch-size",       100,     100, "images a step [Sec. 4.1]")
+    add("--k",                  1,       1, "updates of D per update of G [GAN paper, Alg. 1]")
     add("--saturating",     False,   False, "G descends log(1 - D(G(z|y))) [Eq. 2] instead of "
                                             "-log D(G(z|y)) [GAN code]")
     add("--lr",               0.1,     0.1, "SGD's first rate [Sec. 4.1]")
@@ -67,14 +67,14 @@ def learning_rate(lr: float, decay: float, updates: int) -> float:
 
 
 def momentum(epoch: float) -> float:
-    """0.5, later 0.7 [Sec. 4.1]; from epoch 1 to 250 linearly [GAN code]."""
+    """0.5, rising to 0.7 [Sec. 4.1], linearly from epoch 1 to 250 [GAN code]."""
     return 0.5 + 0.2 * min(max((epoch - 1) / 249, 0.0), 1.0)
 
 
 @torch.no_grad()
 def sample(G: Generator, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """G(z|y) with its dropout, as it is trained: that is most of G's noise [ours]."""
-    torch.random.manual_seed(0)  # the same in all pictures of a run; the next step seeds for itself
+    torch.manual_seed(0)  # the same in all pictures of a run; the next step seeds for itself
     return G(z, y)
 
 
@@ -100,7 +100,7 @@ def train(args: argparse.Namespace) -> None:
         lr = learning_rate(args.lr, args.lr_decay, step - 1)
         m = momentum((step - 1) * args.k * args.batch_size / len(data))
         opt_g.param_groups[0].update(lr=lr, momentum=m)
-        opt_d.param_groups[0].update(lr=lr / 2, momentum=m)  # = lr on half of loss_d [GAN code]
+        opt_d.param_groups[0].update(lr=lr / 2, momentum=m)  # = lr on loss_d / 2 [GAN code]
 
         # Update D: k times, each on new data and new noise, fakes of the data's classes
         for _ in range(args.k):

@@ -138,7 +138,7 @@ def train(args: argparse.Namespace) -> None:
     opt_g = torch.optim.Adam(params_g, lr=args.lr, betas=(args.beta1, 0.999))
     opt_d = torch.optim.Adam(params_d, lr=args.lr, betas=(args.beta1, 0.999))
     run.keep(X, Y, facts={"size": args.size}, G=G, F=F, D_X=D_X, D_Y=D_Y, opt_g=opt_g, opt_d=opt_d,
-             pool_x=pool_x, pool_y=pool_y, x_fixed=x_fixed, y_fixed=y_fixed)  # size: of the pools
+             pool_x=pool_x, pool_y=pool_y, x_fixed=x_fixed, y_fixed=y_fixed)  # pools hold that size
 
     batches_x, batches_y = (data.batches(args.batch_size, args.seed, run.step) for data in (X, Y))
     for step in run.steps(args.steps):

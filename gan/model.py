@@ -6,9 +6,16 @@ layer sizes are those of the authors' MNIST network: 2,503,984 and 1,231,441 par
 D returns logits, (n,): the sigmoid is in the loss. Images are in [-1, 1] as everywhere in this
 collection; the paper's lie in [0, 1], so G's last line and D's first convert.
 """
-
 import torch
 from torch import nn
+
+
+def init_uniform(net: nn.Module, a: float) -> None:
+    """Weights U(-a, a), biases 0. [authors' code]"""
+    for m in net.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.uniform_(m.weight, -a, a)
+            nn.init.zeros_(m.bias)
 
 
 class Maxout(nn.Module):
@@ -46,24 +53,20 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image (n, channels, size, size) -> logits (n,). Dropout is on whenever it trains [Sec. 5]."""
+    """Image (n, channels, size, size) in [-1, 1] -> logits (n,).
+
+    With dropout [Sec. 5], at rates of the authors' code, in D's updates and in G's.
+    """
 
     def __init__(self, size: int = 28, channels: int = 1, units: int = 240, pieces: int = 5):
         super().__init__()
-        self.net = nn.Sequential(                                           # shapes for MNIST:
-            nn.Flatten(), nn.Dropout(0.2),                                  # (n, 784)
-            Maxout(channels * size * size, units, pieces), nn.Dropout(0.5),  # (n, 240)
-            Maxout(units, units, pieces), nn.Dropout(0.5),                  # (n, 240)
-            nn.Linear(units, 1))                                            # (n, 1)
-        init_uniform(self, 0.005)                                           # [authors' code]
+        pixels = channels * size * size
+        self.net = nn.Sequential(                               # shapes for MNIST:
+            nn.Flatten(), nn.Dropout(0.2),                      # (n, 784)
+            Maxout(pixels, units, pieces), nn.Dropout(0.5),     # (n, 240)
+            Maxout(units, units, pieces), nn.Dropout(0.5),      # (n, 240)
+            nn.Linear(units, 1))                                # (n,   1)
+        init_uniform(self, 0.005)                               # [authors' code]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net((x + 1) / 2).squeeze(1)
-
-
-def init_uniform(net: nn.Module, a: float) -> None:
-    """Weights U(-a, a), biases 0. [authors' code]"""
-    for m in net.modules():
-        if isinstance(m, nn.Linear):
-            nn.init.uniform_(m.weight, -a, a)
-            nn.init.zeros_(m.bias)

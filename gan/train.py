@@ -72,6 +72,7 @@ def momentum(epoch: float) -> float:
 
 @torch.no_grad()
 def sample(G: Generator, z: torch.Tensor) -> torch.Tensor:
+    """G(z), (n, channels, size, size) in [-1, 1]. G has no dropout to switch off."""
     return G(z)
 
 
@@ -94,7 +95,7 @@ def train(args: argparse.Namespace) -> None:
         lr = learning_rate(args.lr, step - 1)
         m = momentum((step - 1) * args.k * args.batch_size / len(data))
         opt_g.param_groups[0].update(lr=lr, momentum=m)
-        opt_d.param_groups[0].update(lr=lr / 2, momentum=m)  # = lr on half of loss_d, as in theirs
+        opt_d.param_groups[0].update(lr=lr / 2, momentum=m)  # = lr on loss_d / 2 [authors' code]
 
         # Update D: k times, each on new data and new noise. Alg. 1
         for _ in range(args.k):
@@ -107,7 +108,7 @@ def train(args: argparse.Namespace) -> None:
             loss_d.backward()
             opt_d.step()
 
-        # Update G: on new noise. Alg. 1. Departure: their code updates both at once
+        # Update G: on new noise. Alg. 1 (the authors' code updates both at once)
         D.requires_grad_(False)
         x_fake = G(sample_z(args.batch_size, args.z_dim, run.device))
         loss_g = g_loss(D(x_fake), args.saturating)

@@ -7,6 +7,8 @@ CharacterGenerator and CharacterDiscriminator the conditional pair for 3,740 Chi
 28x28, 9,417,857 and 21,392,155. Layers, widths and biases are those of the authors' code.
 Departure: that pads as TensorFlow does, one pixel further to the right; here both sides are alike.
 """
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -82,7 +84,7 @@ class Discriminator(nn.Module):
         widths = [width * min(2 ** i, 8) for i in range(n)]       # for the same: 64, 128, 256, 512
         self.net = nn.Sequential(
             down(channels, width), nn.LeakyReLU(0.2))             # (n,  64,  56,  56)
-        for c_in, c_out in zip(widths, widths[1:], strict=False):
+        for c_in, c_out in pairwise(widths):
             self.net.extend([                                     # (n, 128,  28,  28), ...
                 down(c_in, c_out), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2)])
         self.net.extend([                                         # (n, 512,   7,   7)
@@ -112,7 +114,10 @@ class CharacterGenerator(nn.Module):
 
 
 class CharacterDiscriminator(nn.Module):
-    """Images (n, 1, 28, 28), labels y (n,) -> scores (n,). Phi(y) joins in at every layer."""
+    """Images (n, 1, 28, 28) in [-1, 1], labels y (n,) -> scores (n,). Eq. 10
+
+    Phi(y) enters all layers but the first. [authors' code]
+    """
 
     def __init__(self, n_classes: int = 3740):
         super().__init__()

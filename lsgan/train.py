@@ -31,15 +31,15 @@ SCHEMES = {  # a, b, c: D's targets for fakes and for data, and G's for fakes
 def settings(add) -> None:
     #    flag             here  --paper         what it is [where the paper has it]
     add("--data",        "digits", "lsun/bedroom", "a set by its name, or a folder [Sec. 4.1]")
-    add("--size",              32,     112, "height and width [Sec. 4.1]", SIZES)
+    add("--size",              32,     112, "height and width [authors' code]", SIZES)
     add("--width",             32,      64, "channels at the image [authors' code]")
     add("--bn",              True,    True, "batch norm in G; without, Sec. 4.3 tests stability")
     add("--z-dim",           1024,    1024, "length of z [authors' code]")
     add("--scheme",         "0-1",   "0-1", "a, b, c = 0, 1, 1 [Eq. 9]; pearson: -1, 1, 0 [Eq. 8]",
         tuple(SCHEMES))
     add("--batch-size",        64,      64, "images a step [authors' code]")
-    add("--lr",              1e-3,    1e-3, "Adam's learning rate [Sec. 4.1]")
-    add("--beta1",            0.5,     0.5, "Adam's beta1 [Sec. 4.1]", below=1)
+    add("--lr",              1e-3,    1e-3, "Adam's learning rate [Sec. 4.1, authors' code]")
+    add("--beta1",            0.5,     0.5, "Adam's beta1 [Sec. 4.1, authors' code]", below=1)
     add("--steps",           2000, 1_000_000, "updates of G [authors' code]: 21 epochs of bedrooms")
     add("--log-every",         25,     100, "steps between rows of log.csv")
     add("--sample-every",     100,  10_000, "steps between sample grids")

@@ -37,8 +37,8 @@ def settings(add) -> None:
         ("unet", "encoder-decoder"))
     add("--dropout",          3,       3, "how many layers of the decoder have it, from the "
         "innermost on [App. 6.1]", low=0)
-    add("--net-d",           16,      70, "receptive field, the best of 1, 16, 70, 286 [Sec. 4.4]",
-        FIELDS)
+    add("--net-d",           16,      70, "receptive field of D; the paper compares 1, 16, 70, 286 "
+        "[Sec. 4.4]", FIELDS)
     add("--lambda-l1",    100.0,   100.0, "weight of L1 [Eq. 4]")
     add("--lambda-gan",     1.0,     1.0, "weight of G's loss against D; 0: L1 alone [Sec. 4.2]")
     add("--jitter",   286 / 256, 286 / 256, "side before a random crop to size, over size; 1: no "

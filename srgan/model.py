@@ -8,7 +8,6 @@ D returns logits, (n,): the sigmoid is in the loss. At 96x96 it has 23,563,649 p
 VGG19 has torchvision's names, so that its file of weights fits. First weights: torch's own, the
 paper names none.
 """
-import math
 from itertools import pairwise
 
 import torch
@@ -38,13 +37,15 @@ class Generator(nn.Module):
 
     def __init__(self, channels: int = 3, width: int = 64, n_blocks: int = 16, scale: int = 4):
         super().__init__()
+        if scale not in (2, 4, 8):
+            raise ValueError(f"scale {scale}: looked for 2, 4 or 8")
         self.scale, self.reach = scale, 2 * n_blocks + 8  # pixels of x that an output depends on
         self.first = nn.Sequential(conv(channels, width, 9), nn.PReLU(width))  # for 24x24, x4:
         self.blocks = nn.Sequential(                                           # (n,  64, 24, 24)
             *(Block(width) for _ in range(n_blocks)),
             conv(width, width, bias=False), nn.BatchNorm2d(width))
         layers: list[nn.Module] = []                                           # (n, 256, 24, 24)
-        for _ in range(int(math.log2(scale))):                                 # (n,  64, 48, 48)
+        for _ in range(scale.bit_length() - 1):                                # (n,  64, 48, 48)
             layers += [conv(width, 4 * width), nn.PixelShuffle(2), nn.PReLU(width)]
         self.up = nn.Sequential(*layers, conv(width, channels, 9))             # (n,   3, 96, 96)
 

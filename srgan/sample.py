@@ -29,8 +29,8 @@ COLUMNS = "low resolution", "bicubic", "SRResNet", "SRGAN", "original"
 
 def settings(add) -> None:
     add("--input", type=Path, help="your image, or folder of images, to enlarge into --out")
-    add("--srresnet", action="store_true", help="--input: by SRResNet, which has the higher PSNR "
-        "and less detail, instead of SRGAN")
+    add("--srresnet", action="store_true", help="--input and --each: by SRResNet, which has the "
+        "higher PSNR and less detail, instead of SRGAN")
     add("--table", type=Path, help="image, or folder of images, as Set5: PSNR and SSIM of what is "
         "made of them at low resolution, and pictures into --out")
 
@@ -66,9 +66,8 @@ def upscale(net: Generator, x: torch.Tensor) -> torch.Tensor:
     return torch.cat(list(strips(net, x)), 1)[None] / 127.5 - 1
 
 
-def generate(G: nn.ModuleDict, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """SRGAN's enlargement of each x (n, c, h, w) once it is reduced, in [-1, 1]."""
-    net = G["SRGAN"]
+def generate(net: Generator, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """net's enlargement of each x (n, c, h, w) once it is reduced, in [-1, 1]."""
     return (net(shrink(x, net.scale)).clamp(-1, 1) for x in parts)
 
 
@@ -86,7 +85,8 @@ def each(G: nn.ModuleDict, ckpt: dict, args: argparse.Namespace
     """For --each: names and pictures, of random crops of held-out pictures, by the seed."""
     data = held_out(ckpt, root=ckpt["args"]["data_root"], skip_bad=ckpt["args"]["skip_bad"],
                     device=ckpt["x_fixed"].device)
-    pictures = (x for part in generate(G, data.batches(min(50, len(data)), args.seed))
+    net = G["SRResNet" if args.srresnet else "SRGAN"]
+    pictures = (x for part in generate(net, data.batches(min(50, len(data)), args.seed))
                 for x in part)
     return ((f"{i:06d}", x) for i, x in zip(range(args.n), pictures, strict=False))
 
@@ -152,6 +152,8 @@ def show(names: list[str], values: torch.Tensor, scale: int) -> None:
 def figures(G: nn.ModuleDict, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
     if ckpt["step"] <= ckpt["args"]["steps_mse"]:
         print("the second stage has not begun: what is called SRGAN is SRResNet")
+    if args.srresnet and not args.input:
+        fail("--srresnet goes with --input or --each: all other pictures show both networks")
     if args.input or args.table:
         if not args.out or args.input and args.table:
             fail("--input or --table, one of them, and --out DIR for what is made")
@@ -266,6 +268,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
         if not low <= getattr(args, name) < 2**32:
             fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            fail(f"--{name.replace('_', '-')} {value}: looked for a number")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

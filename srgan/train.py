@@ -101,7 +101,8 @@ def sample(R: Generator, G: Generator, x: torch.Tensor) -> torch.Tensor:
     x_low = shrink(x, G.scale)
     nearest = x_low.repeat_interleave(G.scale, 2).repeat_interleave(G.scale, 3)
     columns = [nearest, enlarge(x_low, G.scale), R.eval()(x_low), G.eval()(x_low), x]
-    R.train(), G.train()
+    R.train()
+    G.train()
     return torch.stack(columns, 1).flatten(0, 1)
 
 
@@ -122,7 +123,8 @@ def train(args: argparse.Namespace) -> None:
     x_fixed = held[:12]  # one set of crops through the run
     torch.manual_seed(args.seed)
     shape = data.channels, args.width, args.n_blocks, args.scale
-    R, G = (Generator(*shape).to(run.device) for _ in "RG")  # SRResNet, SRGAN
+    R = Generator(*shape).to(run.device)  # SRResNet
+    G = Generator(*shape).to(run.device)  # SRGAN
     D = Discriminator(args.size, data.channels, args.width).to(run.device)
     betas = args.beta1, 0.999
     opt_r = torch.optim.Adam(R.parameters(), lr=args.lr_mse, betas=betas)
@@ -176,12 +178,12 @@ def train(args: argparse.Namespace) -> None:
             opt_g.step()
             D.requires_grad_(True)
 
-        best = R if step <= args.steps_mse else G
+        net = R if step <= args.steps_mse else G
         if step % args.log_every == 0 or step == run.first + 1:
-            decibels = held_out_psnr(best, x_fixed)
-        run.report({"stage": 1.0 if best is R else 2.0, "loss_d": loss_d, "loss_g": loss_g,
+            decibels = held_out_psnr(net, x_fixed)
+        run.report({"stage": 1.0 if net is R else 2.0, "loss_d": loss_d, "loss_g": loss_g,
                     "content": content, "PSNR": decibels, "D(x)": real.sigmoid(),
-                    "D(G(x))": fake.sigmoid()}, lambda net=best: sample(R, net, x_fixed),
+                    "D(G(x))": fake.sigmoid()}, lambda net=net: sample(R, net, x_fixed),
                    n_cols=10)
 
 

@@ -217,6 +217,8 @@ def figures(nets: torch.nn.ModuleDict, ckpt: dict, args: argparse.Namespace, out
                 write_image(file.with_stem(stem), translate(G, x, c)[0])
         return
     known(ckpt)
+    if args.wish:
+        fail(f"--set {args.wish} goes with --input or --each: the figures show all domains")
     x, c = ckpt["x_fixed"], ckpt["c_fixed"]
     x_fake = [G(x, change(c, domains, i)) for i in range(len(names))]
     columns = torch.stack([x, *x_fake, G(x_fake[0], c)], 1)
@@ -312,6 +314,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
         if not low <= getattr(args, name) < 2**32:
             fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            fail(f"--{name.replace('_', '-')} {value}: looked for a number")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

@@ -161,6 +161,7 @@ def train(args: argparse.Namespace) -> None:
     names = [[name for group in groups for name in group] for groups in domains]
     print("domains:", "; ".join(",".join(map("/".join, groups)) for groups in domains), flush=True)
     one_of_n, sizes = [bool(data.classes) for data in sets], list(map(len, names))
+    # Of D's logits those of each set
     own = [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes, strict=True)]
     columns = [torch.tensor([(data.classes or data.attributes).index(name) for name in of_set],
                             device=run.device) for data, of_set in zip(sets, names, strict=True)]

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from common import data
+from common.images import read_image
 
 model, train, sample = (load("srgan", module) for module in ("model", "train", "sample"))
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -76,6 +77,8 @@ def test_shapes_and_layers():
             assert model.Discriminator(size, 3, 2)(torch.empty(2, 3, size, size)).shape == (2,)
         with pytest.raises(ValueError, match="16, 32, 48"):
             model.Discriminator(40)
+        with pytest.raises(ValueError, match="2, 4 or 8"):
+            model.Generator(scale=3)
         G, D = model.Generator(n_blocks=2), model.Discriminator()
     assert kinds(G) == [conv, prelu, *[conv, norm, prelu, conv, norm] * 2, conv, norm,
                         *[conv, nn.PixelShuffle, prelu] * 2, conv]
@@ -445,11 +448,27 @@ def test_input(photos, place, capfd, monkeypatch):
     before = sorted(place.rglob("*"))
     for flags, says in (("--input photos", "--out"), ("--input photos --out photos", "overw"),
                         ("--input photos --table photos --out out", "one of them"),
+                        ("--srresnet --table photos --out out", "--srresnet"),
                         ("--input nothing --out out", "nothing")):
         assert sampled(*flags.split()) == 2
         err = capfd.readouterr().err
         assert err.startswith("error: ") and err.count("\n") == 1 and says in err
     assert sorted(place.rglob("*")) == before
+
+
+def test_each(place):
+    """Held-out crops by SRGAN, or by SRResNet."""
+    trained("--steps", 4, "--lr", 0.01)
+    nets, ckpt = sample.load_generator("run/ckpt.pt")
+    held = sample.held_out(ckpt)
+    x = next(held.batches(len(held), seed=0))
+    made = {}
+    for flags, name in (([], "SRGAN"), (["--srresnet"], "SRResNet")):
+        assert sampled("--n", 2, "--each", name, *flags) == 0
+        made[name] = torch.stack([read_image(path) for path in sorted((place / name).iterdir())])
+        expected = sample.to_uint8(nets[name](model.shrink(x, 4)).clamp(-1, 1))[:2]
+        assert torch.equal(made[name].byte(), expected)
+    assert not torch.equal(*made.values())
 
 
 def test_grey_networks(photos, place):

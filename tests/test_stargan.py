@@ -376,6 +376,8 @@ def test_input(ckpt, photos, place, capfd):
                         ("--out out2 --set smiling=2", "smiling"),
                         ("--out photos --set glasses", "overw"), ("--out out2 --side 0", "--side")):
         assert translated(*args, *flags.split()) == 2 and refused(capfd, says)
+    flags = "--ckpt", ckpt, "--out", "out2", "--set", "smiling"  # would be ignored
+    assert translated(*flags) == 2 and refused(capfd, "--set smiling goes with --input")
     assert sorted(place.rglob("*")) == before
 
 
