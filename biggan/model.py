@@ -51,8 +51,9 @@ class SpectralNorm(nn.Module):
 
 
 def normalise(net: nn.Module) -> None:
-    """From now on each layer's `weight` is its normalised one, and each use of it an iteration
-    (unsafe: without a first one to try it). Not G's embedding, that it harms [authors' code]."""
+    """Each layer's `weight` is its normalised one from now on, and each use of it one iteration
+    (unsafe=True: torch does not try it first, which would iterate once more). G's class embedding
+    is left out: there it harms [authors' code]."""
     for name, m in list(net.named_modules()):
         if isinstance(m, (nn.Conv2d, nn.Linear, nn.Embedding)) and name != "shared":
             parametrize.register_parametrization(m, "weight", SpectralNorm(m.weight), unsafe=True)
@@ -92,7 +93,7 @@ class SelfAttention(nn.Module):
 
 
 class MeanOfAll(torch.autograd.Function):
-    """x -> its mean over the processes; and of what their losses say of that mean, the same."""
+    """x -> its mean over the processes, and backward likewise: the mean of their gradients."""
 
     @staticmethod
     def forward(ctx, x: torch.Tensor) -> torch.Tensor:
@@ -155,7 +156,7 @@ class UpBlock(nn.Module):
         h = F.relu(self.norm1(x, condition))
         h = self.conv1(F.interpolate(h, scale_factor=2))
         h = self.conv2(F.relu(self.norm2(h, condition)))
-        return h + F.interpolate(self.shortcut(x), scale_factor=2)  # in either order the same
+        return h + F.interpolate(self.shortcut(x), scale_factor=2)  # 1x1 and upsampling commute
 
 
 class DownBlock(nn.Module):
@@ -172,8 +173,8 @@ class DownBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(x if self.first else F.relu(x))          # not in place: the shortcut reads x
         h = self.conv2(F.relu(h))
-        if self.pool:                                           # the shortcut in either order the
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)       # same
+        if self.pool:                                           # pooling and the 1x1 commute
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         return h + self.shortcut(x)
 
 
@@ -296,5 +297,5 @@ class Discriminator(nn.Module):
         normalise(self)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        h = self.features(x).sum((2, 3))                        # a sum, no mean
+        h = self.features(x).sum((2, 3))                        # a sum, not a mean
         return self.logit(h).squeeze(1) + (self.embed(y) * h).sum(1)  # projection [1802.05637]

@@ -91,7 +91,7 @@ def each(G: Generator, ckpt: dict, args: argparse.Namespace) -> Iterator[tuple[s
     """For --each: names, with the class, and pictures."""
     y = chosen(ckpt, args.classes)
     y = y[torch.arange(args.n) % len(y)]
-    parts = generate(G, ckpt, args.n, args.seed, y, at_least(args.truncation))
+    parts = generate(G, ckpt, args.n, args.seed, y, checked(args.truncation))
     return ((f"{i:06d}-{y[i]}", x) for i, x in enumerate(x for part in parts for x in part))
 
 
@@ -100,8 +100,9 @@ def real(ckpt: dict, args: argparse.Namespace, **reading) -> Data:
     return load_images(ckpt["args"]["data"], ckpt["args"]["size"], **reading)
 
 
-def at_least(truncation: float) -> float:
-    if truncation and not truncation >= 0.01:
+def checked(truncation: float) -> float:
+    """The threshold, unless drawing again would hardly ever end."""
+    if truncation and truncation < 0.01:
         fail(f"--truncation {truncation}: 0.01 or more, or 0 for none")
     return truncation
 
@@ -143,7 +144,7 @@ def fig3(G: Generator, ckpt: dict, out: Path) -> None:
 
 
 def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
-    z, y, truncation = ckpt["z_fixed"], chosen(ckpt, args.classes), at_least(args.truncation)
+    z, y, truncation = ckpt["z_fixed"], chosen(ckpt, args.classes), checked(args.truncation)
     rows = y if args.classes else y[:10]
     of_run = torch.arange(len(z), device=z.device) // 8
     x = [G(*part) for part in zip(z.split(8), of_run.split(8), strict=True)]
@@ -158,8 +159,6 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     pairs = rows[torch.arange(6) % len(rows)].view(2, 3)
     save_grid(out / "between.png", interpolations(G, ends[:6].unflatten(0, (2, 3)), pairs),
               n_cols=9, captions=["z"] * 3 + ["class"] * 3 + ["both"] * 3, scale=2)
-    if "spectra" in ckpt and len(ckpt["spectra"]):
-        fig3(G, ckpt, out)
 
     # Fig. 2: less and less variety, each row with the statistics of its threshold
     columns = rows[torch.arange(10) % len(rows)]
@@ -170,6 +169,10 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
                                 truncation)))
     save_grid(out / "classes.png", x, n_cols=10, scale=2,
               captions=[ckpt["classes"][i] for i in rows])
+    print(f"wrote samples.png, walk.gif, between.png, fig2.png, classes.png to {out}")
+    if "spectra" in ckpt and len(ckpt["spectra"]):
+        fig3(G, ckpt, out)
+        print("and fig3-g.png, fig3-d.png")
 
 
 # The first author's own code (ajbrock's): his names, and what stands for them here
@@ -302,6 +305,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
         if not low <= getattr(args, name) < 2**32:
             fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            fail(f"--{name.replace('_', '-')} {value}: looked for a number")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

@@ -6,9 +6,9 @@ Simonyan. ICLR 2019, arXiv 1809.11096.
     torchrun --nproc_per_node=8 biggan/train.py --paper --data path/to/imagenet    the paper's scale
     python biggan/train.py --resume                           goes on where the last run stopped
 
-What this paper changes: scale. Batches eight times, networks one and a half times SAGAN's; and what
-makes that work: one embedding of the class for all layers, z in chunks, orthogonal regularisation,
-means of G's weights; and z truncated in sampling, which trades variety for fidelity.
+What this paper changes: scale. Batches are eight times, widths one and a half times SAGAN's. What
+makes that work: one class embedding for all layers, z in chunks, orthogonal regularisation, a
+moving average of G's weights; and truncated z in sampling, which trades variety for fidelity.
 No code of it was published: "authors' code" is the first author's own, in PyTorch. The paper ends
 at the ruled line; below it is the run: flags, files, messages.
 """
@@ -46,12 +46,12 @@ def settings(add) -> None:
         "[App. C]")
     add("--lr",             1e-3,     5e-5, "Adam's learning rate of G. Departure: 0.001, for some "
         "thousand steps [App. C]")
-    add("--ttur",            1.0,      4.0, "D's, in those of G: 2e-4. Departure: alike [App. C]")
+    add("--ttur",            1.0,      4.0, "D's rate over G's: 2e-4. Departure: 1 [App. C]")
     add("--beta1",           0.0,      0.0, "Adam's beta1 [App. C]", below=1)
     add("--beta2",         0.999,    0.999, "Adam's beta2 [App. C]", below=1)
     add("--eps",            1e-4,     1e-4, "added to batch norm's variances [App. C]", low=1e-9)
     add("--ortho",          1e-4,     1e-4, "beta of orthogonal regularisation [Eq. 3]; 0: none")
-    add("--ema",           0.995,   0.9999, "what G's mean keeps a step [App. C]", below=1)
+    add("--ema",           0.995,   0.9999, "decay of the mean of G's weights [App. C]", below=1)
     add("--standing",         16,      100, "batches for batch norm's standing statistics, that G "
         "is sampled by [App. C]")
     add("--steps",          1500,  165_000, "updates of G [Table 1]")
@@ -66,7 +66,7 @@ def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Te
 
 
 def sample_y(n: int, n_classes: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Classes, int64 (n,), all alike. [authors' code]"""
+    """Classes, int64 (n,), equally likely. [authors' code]"""
     return torch.randint(n_classes, (n,), device=device)
 
 
@@ -89,8 +89,9 @@ def g_loss(fake: torch.Tensor) -> torch.Tensor:
 
 
 def orthogonality(G: Generator) -> torch.Tensor:
-    """The sum of |W'W * (1 - I)|^2, W = (rest, out): how far filters are from orthogonal, whatever
-    their lengths; of all but biases, gains and the class embedding, not normalised. Eq. 3"""
+    """Eq. 3 without beta: the sum of |W'W * (1 - I)|^2, W (rest, out) as it is before spectral
+    normalisation, over all of G's weights but the class embedding, biases and gains: how far their
+    filters are from orthogonal, whatever their lengths."""
     total = 0.0
     for name, W in G.named_parameters():
         if W.ndim > 1 and name != "shared.weight":
@@ -102,8 +103,8 @@ def orthogonality(G: Generator) -> torch.Tensor:
 
 @torch.no_grad()
 def update_ema(G_ema: Generator, G: Generator, decay: float) -> None:
-    """Weights: decay theirs + (1 - decay) G's. What is no weight is G's: u, which belongs to them
-    nearly as well, and batch norm's averages, which standing statistics replace. [App. C]"""
+    """w_ema <- decay w_ema + (1 - decay) w. [App. C] Buffers are copied: u, which fits the mean's
+    weights nearly as well, and batch norm's averages, which standing statistics replace."""
     torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - decay)
     torch._foreach_copy_(list(G_ema.buffers()), list(G.buffers()))
 
@@ -114,8 +115,7 @@ def sample(G: Generator, z: torch.Tensor, y: torch.Tensor, args: argparse.Namesp
     """G(z, y), by standing statistics of --standing batches, of 256 at the most [ours]."""
     torch.manual_seed(args.seed)
     n = min(args.batch_size, 256)
-    G = copy.deepcopy(G).stand(next(draw(n, G, z.device))
-                               for _ in range(args.standing))
+    G = copy.deepcopy(G).stand(next(draw(n, G, z.device)) for _ in range(args.standing))
     return torch.cat([G(*part) for part in zip(z.split(8), y.split(8), strict=True)])
 
 

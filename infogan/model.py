@@ -3,7 +3,7 @@
 D and Q are one network with two ends: D returns (logits (n,), q (n, n_out)). q holds, code by code,
 what Q says of c: k logits of each categorical code, then the means of the continuous ones, then the
 logarithms of their variances. Size 28 is Table 1, MNIST (width 64: 6,652,481 parameters in G,
-6,692,431 in D and Q); size 32 is Tables 2 and 3, SVHN and CelebA (from memory: no text was found).
+6,692,431 in D and Q); size 32 is Tables 2 and 3, SVHN and CelebA [from memory].
 In Table 1 D and Q share all but the last layers, in Tables 2 and 3 the convolutions.
 The slope of LeakyReLU is 0.1 [Table 1]; the authors' code has 0.01.
 Departure: tanh and [-1, 1] for MNIST too, where the paper has a sigmoid and [0, 1].
@@ -36,8 +36,9 @@ def down(c_in: int, c_out: int) -> nn.Module:
 
 
 def check(size: int) -> None:
+    """ValueError unless the paper has networks of this size."""
     if size not in (28, 32):
-        raise ValueError(f"size {size}: InfoGAN's networks are for 28 (Table 1) or 32 (Table 2)")
+        raise ValueError(f"size {size}: the networks are for 28 [Table 1] or 32 [Tables 2, 3]")
 
 
 class Generator(nn.Module):

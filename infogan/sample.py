@@ -28,14 +28,15 @@ def settings(add) -> None:
         help="the folder of a run with --regular, for Fig. 1 and Fig. 2b")
 
 
-def n_codes(run: dict) -> int:
+def c_dim(run: dict) -> int:
+    """Length of c: the one-hot vectors and the continuous codes."""
     return run["n_categorical"] * run["categorical"] + run["continuous"]
 
 
 def build(ckpt: dict) -> Generator:
     """G as it was saved, with batch norm's running averages, as in train.py's sample."""
     run = ckpt["args"]
-    G = Generator(run["size"], ckpt["channels"], run["z_dim"] + n_codes(run), run["width"])
+    G = Generator(run["size"], ckpt["channels"], run["z_dim"] + c_dim(run), run["width"])
     G.load_state_dict(ckpt["G"])
     return G.eval()
 
@@ -46,7 +47,7 @@ def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Te
 
 
 def sample_c(n: int, run: dict, device: torch.device | str = "cpu") -> torch.Tensor:
-    """c (n, n_codes), one-hot vectors, then values uniform in (-1, 1), as in train.py."""
+    """c (n, c_dim), one-hot vectors, then values uniform in (-1, 1), as in train.py."""
     y = torch.randint(run["categorical"], (n, run["n_categorical"]), device=device)
     u = torch.rand(n, run["continuous"], device=device) * 2 - 1
     return torch.cat([F.one_hot(y, run["categorical"]).flatten(1).to(u), u], 1)
@@ -83,7 +84,8 @@ def sweep(z: torch.Tensor, c: torch.Tensor, code: int, run: dict) -> tuple[torch
 
 
 def rows_of_figure_2(code: int, run: dict, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of a categorical code five random rows; of a continuous one, each value of c1 with one z."""
+    """(z, c) of the rows: five random ones for a categorical code; for a continuous one the values
+    of c1, with the same z."""
     if code < run["n_categorical"]:
         return sample_z(5, run["z_dim"], device), sample_c(5, run, device)
     k = run["categorical"]
@@ -107,7 +109,7 @@ def classify(ckpt: dict) -> None:
     time: to name its values, by majority among training images, and to count errors, among
     held-out ones."""
     run, device = ckpt["args"], ckpt["z_fixed"].device
-    D = Discriminator(run["size"], ckpt["channels"], n_codes(run) + run["continuous"], run["width"])
+    D = Discriminator(run["size"], ckpt["channels"], c_dim(run) + run["continuous"], run["width"])
     D.load_state_dict(ckpt["D"])
     D.to(device).eval().requires_grad_(False)
     reading = dict(root=run["data_root"], skip_bad=run["skip_bad"], device=device)
@@ -145,7 +147,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     torch.manual_seed(args.seed)
     z, c = sample_z(k, run["z_dim"], device), sample_c(k, run, device)
     c[:, :k] = torch.eye(k)
-    u = slice(n_codes(run) - run["continuous"], None)
+    u = slice(c_dim(run) - run["continuous"], None)
     z_to, c_to = z.roll(1, 0), c.clone()
     c_to[:, u] = c.roll(1, 0)[:, u]
     save_gif(out / "walk.gif", [grid(G(torch.lerp(z, z_to, t), torch.lerp(c, c_to, t)), k, scale=2)
@@ -242,6 +244,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
         if not low <= getattr(args, name) < 2**32:
             fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            fail(f"--{name.replace('_', '-')} {value}: looked for a number")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

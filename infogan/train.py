@@ -30,8 +30,8 @@ def settings(add) -> None:
     add("--width",             32,      64, "channels after D's first layer [Table 1]")
     add("--z-dim",             62,      62, "length of z [App. C.1]")
     add("--categorical",       10,      10, "values of a categorical code [Sec. 7.2]", low=2)
-    add("--n-categorical",      1,       1, "such codes; SVHN 4, CelebA 10 [Sec. 7.2]")
-    add("--continuous",         2,       2, "continuous codes; SVHN 4, CelebA 0 [Sec. 7.2]", low=0)
+    add("--n-categorical",      1,       1, "such codes; SVHN 4, CelebA 10 [App. C]")
+    add("--continuous",         2,       2, "continuous codes; SVHN 4, CelebA 0 [App. C]", low=0)
     add("--batch-size",        64,     128, "images a step [App. C]", low=2)
     add("--lr",              2e-4,    2e-4, "Adam's learning rate, D and Q [App. C.1]")
     add("--lr-g",            1e-3,    1e-3, "Adam's learning rate, G [App. C.1]")
@@ -49,8 +49,9 @@ def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Te
     return torch.rand(n, z_dim, device=device) * 2 - 1
 
 
-def sample_c(n: int, k: int, n_cat: int, n_cont: int, device="cpu") -> torch.Tensor:
-    """c (n, n_cat * k + n_cont): Cat(k, 1/k) as one-hot, then U(-1, 1). [Sec. 7.2]"""
+def sample_c(n: int, k: int, n_cat: int, n_cont: int, device: torch.device | str = "cpu"
+             ) -> torch.Tensor:
+    """c (n, n_cat k + n_cont): n_cat one-hot vectors, Cat(k, 1/k), then U(-1, 1). [Sec. 7.2]"""
     y = torch.randint(k, (n, n_cat), device=device)
     return torch.cat([F.one_hot(y, k).flatten(1), sample_z(n, n_cont, device)], 1)
 
@@ -65,14 +66,16 @@ def g_loss(fake: torch.Tensor) -> torch.Tensor:
     return F.softplus(-fake).mean()
 
 
-def information(q: torch.Tensor, c: torch.Tensor, k: int, n: int, fix_std: bool) -> tuple:
-    """L_I = E[log Q(c | G(z, c))] + H(c), in nats, of n categorical, and of the continuous codes.
-    Eq. 5. The first tends to n log k; each code of the second has H = log 2."""
-    disc = q[:, :n * k].unflatten(1, (n, k)).log_softmax(2).flatten(1)  # log Q
-    mean, log_var = q[:, n * k:].chunk(2, 1)
-    log_var = log_var * (not fix_std)
-    cont = -0.5 * (log(2 * pi) + log_var + (c[:, n * k:] - mean) ** 2 * (-log_var).exp())
-    return (disc * c[:, :n * k]).sum(1).mean() + n * log(k), (cont + log(2)).sum(1).mean()
+def information(q: torch.Tensor, c: torch.Tensor, k: int, n_cat: int, fix_std: bool
+                ) -> tuple[torch.Tensor, torch.Tensor]:
+    """L_I = E[log Q(c | G(z, c))] + H(c), in nats, from q (n, n_out), c (n, c_dim). Eq. 5: of the
+    categorical codes, n_cat log k at most, and of the continuous ones, each of H = log 2."""
+    one_hot, u = c[:, :n_cat * k], c[:, n_cat * k:]
+    log_q = q[:, :n_cat * k].unflatten(1, (n_cat, k)).log_softmax(2).flatten(1)
+    mean, log_var = q[:, n_cat * k:].chunk(2, 1)
+    log_var = torch.zeros_like(log_var) if fix_std else log_var
+    log_normal = -0.5 * (log(2 * pi) + log_var + (u - mean) ** 2 * (-log_var).exp())
+    return (log_q * one_hot).sum(1).mean() + n_cat * log(k), (log_normal + log(2)).sum(1).mean()
 
 
 @torch.no_grad()
@@ -86,39 +89,42 @@ def sample(G: Generator, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
 def train(args: argparse.Namespace) -> None:
     run = Run(args)
     data = load_images(args.data, args.size, **run.reading)  # no label is ever read
-    k, n, m = args.categorical, args.n_categorical, args.continuous
+    codes = k, n_cat, n_cont = args.categorical, args.n_categorical, args.continuous
+    c_dim = n_cat * k + n_cont
     torch.manual_seed(args.seed)
     z_fixed = sample_z(8, args.z_dim).repeat_interleave(k, 0).to(run.device)
-    c_fixed = sample_c(8, k, n, m).repeat_interleave(k, 0).to(run.device)
+    c_fixed = sample_c(8, *codes).repeat_interleave(k, 0).to(run.device)
     c_fixed[:, :k] = torch.eye(k).repeat(8, 1)  # z down the rows of a grid, c1 along them
-    G = Generator(args.size, data.channels, args.z_dim + n * k + m, args.width).to(run.device)
-    D = Discriminator(args.size, data.channels, n * k + 2 * m, args.width).to(run.device)
+    G = Generator(args.size, data.channels, args.z_dim + c_dim, args.width).to(run.device)
+    D = Discriminator(args.size, data.channels, c_dim + n_cont, args.width).to(run.device)
     opt_g = torch.optim.Adam(G.parameters(), lr=args.lr_g, betas=(0.5, 0.999))  # [authors' code]
     opt_d = torch.optim.Adam(D.parameters(), lr=args.lr, betas=(0.5, 0.999))  # and Q's
-    run.keep(data, facts={"codes": [k, n, m]}, G=G, D=D, opt_g=opt_g, opt_d=opt_d, z_fixed=z_fixed,
-             c_fixed=c_fixed)
+    run.keep(data, facts={"codes": list(codes)}, G=G, D=D, opt_g=opt_g, opt_d=opt_d,
+             z_fixed=z_fixed, c_fixed=c_fixed)  # --resume fills them
 
     batches = data.batches(args.batch_size, args.seed, start=run.step)
     for _ in run.steps(args.steps):
         x = next(batches)
-        z, c = sample_z(len(x), args.z_dim, run.device), sample_c(len(x), k, n, m, run.device)
+        z, c = sample_z(len(x), args.z_dim, run.device), sample_c(len(x), *codes, run.device)
 
         # Update D and Q: Q, and the layers it shares with D, learn here alone [authors' code]
         with torch.no_grad():
             x_fake = G(z, c)
         (real, _), (fake, q) = D(x), D(x_fake)
-        disc, cont = information(q, c, k, n, args.fix_std)
-        loss_d = d_loss(real, fake) - disc - args.lambda_cont * cont
+        disc, cont = information(q, c, k, n_cat, args.fix_std)
+        loss_d = d_loss(real, fake) - disc - args.lambda_cont * cont  # lambda 1 for disc [Sec. 6]
         opt_d.zero_grad()
         loss_d.backward()
         opt_d.step()
 
         # Update G, through Q and D as they are, on new z and c [authors' code]
-        z, c = sample_z(len(x), args.z_dim, run.device), sample_c(len(x), k, n, m, run.device)
+        z, c = sample_z(len(x), args.z_dim, run.device), sample_c(len(x), *codes, run.device)
         D.requires_grad_(False)
         again, q = D(G(z, c))
-        disc, cont = information(q, c, k, n, args.fix_std)
-        loss_g = g_loss(again) - (not args.regular) * (disc + args.lambda_cont * cont)  # Eq. 6
+        disc, cont = information(q, c, k, n_cat, args.fix_std)
+        loss_g = g_loss(again)
+        if not args.regular:
+            loss_g = loss_g - (disc + args.lambda_cont * cont)  # Eq. 6
         opt_g.zero_grad()
         loss_g.backward()
         opt_g.step()

@@ -9,6 +9,8 @@ parameters at 128 px with attention at 32 px and 1000 classes. At 32 px it is th
 CIFAR-10 networks (256 and 128; 4,386,308 and 1,075,586 with attention at 16 px) [ours].
 Where paper and code differ, the authors say that their code is right: keys and values are pooled,
 the values have C/2 channels.
+Departure: u is kept from every pass of D, in the code from those of real images; running averages
+of batch norm keep 0.9, in the code 0.999, and 0.9999 in G's last.
 """
 from itertools import pairwise
 
@@ -42,15 +44,15 @@ class SpectralNorm(nn.Module):
 
 
 def normalise(net: nn.Module) -> None:
-    """From now on each layer's `weight` is its normalised one, and each use of it an iteration
-    (unsafe: without a first one to try it)."""
+    """Each layer's `weight` is its normalised one from now on, and each use of it one iteration
+    (unsafe=True: torch does not try it first, which would iterate once more)."""
     for m in list(net.modules()):
         if isinstance(m, (nn.Conv2d, nn.Linear, nn.Embedding)):
             parametrize.register_parametrization(m, "weight", SpectralNorm(m.weight), unsafe=True)
 
 
 def init_weights(m: nn.Module) -> None:
-    """Glorot's uniform, biases 0. [authors' code]"""
+    """Glorot uniform; biases 0. [authors' code]"""
     if isinstance(m, (nn.Conv2d, nn.Linear, nn.Embedding)):
         nn.init.xavier_uniform_(m.weight)
         if getattr(m, "bias", None) is not None:
@@ -67,7 +69,7 @@ class SelfAttention(nn.Module):
         self.key = nn.Conv2d(c, c // 8, 1, bias=False)          # g, phi
         self.value = nn.Conv2d(c, c // 2, 1, bias=False)        # h, g
         self.out = nn.Conv2d(c // 2, c, 1, bias=False)          # v, attn
-        self.gamma = nn.Parameter(torch.zeros(()))              # so far each place sees itself
+        self.gamma = nn.Parameter(torch.zeros(()))              # at first y = x
 
     def weights(self, x: torch.Tensor) -> torch.Tensor:
         """(n, h w, h w / 4): for each place a distribution over the places of pooled keys. Eq. 1"""
@@ -82,7 +84,7 @@ class SelfAttention(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """With a gain and a bias for each class, where there are any. [1802.05637, Sec. 4]"""
+    """With a gain and a bias for each class, if there are classes. [1802.05637, Sec. 4]"""
 
     def __init__(self, c: int, n_classes: int = 0):
         super().__init__(c, affine=not n_classes)
@@ -112,7 +114,7 @@ class UpBlock(nn.Module):
         h = F.relu(self.norm1(x, y))
         h = self.conv1(F.interpolate(h, scale_factor=2))
         h = self.conv2(F.relu(self.norm2(h, y)))
-        return h + F.interpolate(self.shortcut(x), scale_factor=2)  # in either order the same
+        return h + F.interpolate(self.shortcut(x), scale_factor=2)  # 1x1 and upsampling commute
 
 
 class DownBlock(nn.Module):
@@ -129,7 +131,7 @@ class DownBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(x if self.first else F.relu(x))  # not in place: the shortcut reads x
         h = self.conv2(F.relu(h))
-        if self.pool:                                   # the shortcut in either order the same
+        if self.pool:                                   # pooling and the 1x1 commute
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         return h + self.shortcut(x)
 
@@ -185,5 +187,5 @@ class Discriminator(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         for i, block in enumerate(self.blocks):
             x = block(self.attention(x) if i == self.at else x)
-        h = F.relu(x).sum((2, 3))                               # a sum, no mean
+        h = F.relu(x).sum((2, 3))                               # a sum, not a mean
         return self.logit(h).squeeze(1) + (self.embed(y) * h).sum(1)  # [1802.05637, Eq. 3]

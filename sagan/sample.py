@@ -127,11 +127,12 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     of_walk = rows[torch.arange(8) % len(rows)]
     save_gif(out / "walk.gif", [grid(G(torch.lerp(ends[:-1], ends[1:], t), of_walk), scale=2)
                                 for t in torch.linspace(0, 1, args.frames).tolist()])
+    print(f"wrote samples.png, classes.png, walk.gif to {out}")
     if G.attention is not None:
         x, maps = looks(G, ends[:8], of_walk, points)
         save_grid(out / "attention.png", overlay(x, maps, points), n_cols=1 + len(points))
-        print(f"attention.png: gamma of G is {G.attention.gamma.item():.3f}; what attention sees "
-              "does not matter where that is 0")
+        print(f"and attention.png; gamma of G is {G.attention.gamma.item():.3f}: near 0 it matters "
+              "little what attention sees")
 
 
 # ----------------------------------------------------------------------------------------------
@@ -202,6 +203,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
         if not low <= getattr(args, name) < 2**32:
             fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            fail(f"--{name.replace('_', '-')} {value}: looked for a number")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

@@ -37,7 +37,7 @@ def settings(add) -> None:
     add("--z-dim",            128,     128, "length of z [authors' code]")
     add("--batch-size",        16,     256, "images an update [Sec. 4]")
     add("--lr",              5e-4,    1e-4, "Adam's rate of G [Sec. 4]. Departure: 5e-4")
-    add("--ttur",             4.0,     4.0, "D's learning rate, in those of G [Sec. 4: 4e-4]")
+    add("--ttur",             4.0,     4.0, "D's learning rate over G's [Sec. 4: 4e-4]")
     add("--beta1",            0.0,     0.0, "Adam's beta1 [Sec. 4]", below=1)
     add("--beta2",            0.9,     0.9, "Adam's beta2 [Sec. 4]; 0.999 in the code", below=1)
     add("--steps",           2500, 1_000_000, "updates of G [authors' code]")
@@ -52,7 +52,7 @@ def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Te
 
 
 def sample_y(n: int, n_classes: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Classes, int64 (n,), all alike. [authors' code]"""
+    """Classes, int64 (n,), equally likely. [authors' code]"""
     return torch.randint(n_classes, (n,), device=device)
 
 
@@ -98,7 +98,7 @@ def train(args: argparse.Namespace) -> None:
 
     batches = data.batches(args.batch_size, args.seed, start=run.step)
     for _ in run.steps(args.steps):
-        # Update G, first  [authors' code]
+        # Update G, first [TFGAN's order, from memory]
         D.requires_grad_(False)
         y_fake = sample_y(args.batch_size, n_classes, run.device)
         x_fake = G(sample_z(args.batch_size, args.z_dim, run.device), y_fake)

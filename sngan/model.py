@@ -44,26 +44,21 @@ class SpectralNorm(nn.Module):
 class WeightNorm(nn.Module):
     """W -> W, each of its rows divided by its length: Fig. 3's comparison. [Sec. 3]"""
 
-    def __init__(self, weight: torch.Tensor):
-        super().__init__()
-
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return F.normalize(weight.flatten(1), dim=1).view_as(weight)
 
 
-NORMS = {"spectral": SpectralNorm, "weight": WeightNorm}
-
-
 def normalise(net: nn.Module, norm: str) -> None:
-    """From now on each layer's `weight` is its normalised one, and each use of it an iteration
-    (unsafe: without a first one to try it)."""
-    for m in list(net.modules()) if norm in NORMS else ():
+    """Each layer's `weight` is its normalised one from now on, and each use of it one iteration
+    (unsafe=True: torch does not try it first, which would iterate once more)."""
+    for m in list(net.modules()):
         if isinstance(m, (nn.Conv2d, nn.Linear, nn.Embedding)):
-            parametrize.register_parametrization(m, "weight", NORMS[norm](m.weight), unsafe=True)
+            bar = SpectralNorm(m.weight) if norm == "spectral" else WeightNorm()
+            parametrize.register_parametrization(m, "weight", bar, unsafe=True)
 
 
 def init_resnet(m: nn.Module) -> None:
-    """Glorot's uniform, times sqrt 2 in a block's two 3x3 convolutions; biases 0 [authors' code]"""
+    """Glorot uniform, times sqrt 2 in a block's two 3x3 convolutions; biases 0. [authors' code]"""
     for name, layer in m.named_children():
         if isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding)):
             nn.init.xavier_uniform_(layer.weight, 2 ** 0.5 if name in ("conv1", "conv2") else 1)
@@ -79,7 +74,7 @@ def init_cnn(m: nn.Module) -> None:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """With a gain and a bias for each class, where there are any. [1802.05637, Sec. 4]"""
+    """With a gain and a bias for each class, if there are classes. [1802.05637, Sec. 4]"""
 
     def __init__(self, c: int, n_classes: int = 0):
         super().__init__(c, eps=2e-5, affine=not n_classes)     # [authors' code]
@@ -109,7 +104,7 @@ class UpBlock(nn.Module):
         h = F.relu(self.norm1(x, y))
         h = self.conv1(F.interpolate(h, scale_factor=2))
         h = self.conv2(F.relu(self.norm2(h, y)))
-        return h + F.interpolate(self.shortcut(x), scale_factor=2)  # in either order the same
+        return h + F.interpolate(self.shortcut(x), scale_factor=2)  # 1x1 and upsampling commute
 
 
 class DownBlock(nn.Module):
@@ -127,7 +122,7 @@ class DownBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(x if self.first else F.relu(x))  # not in place: the shortcut reads x
         h = self.conv2(F.relu(h))
-        if self.pool:                                   # the shortcut in either order the same
+        if self.pool:                                   # pooling and the 1x1 commute
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         return h + self.shortcut(x)
 
@@ -164,6 +159,7 @@ class Generator(nn.Module):
             self.apply(init_cnn)
 
     def forward(self, z: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        assert (y is None) == (not self.n_classes), "y goes with n_classes, and only with them"
         x = self.project(z).unflatten(1, (-1, self.side, self.side))
         for block in self.blocks:
             x = block(x, y)
@@ -198,11 +194,13 @@ class Discriminator(nn.Module):
             self.features = nn.Sequential(*layers)
             self.logit, self.embed = nn.Linear(c[-1] * (size // 8) ** 2, 1), None
             self.apply(init_cnn)
-        normalise(self, norm)
+        if norm != "none":
+            normalise(self, norm)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        assert (y is None) == (self.embed is None), "y goes with n_classes, and only with them"
         h = self.features(x)
-        h = h.sum((2, 3)) if self.arch == "resnet" else h.flatten(1)  # a sum, no mean
+        h = h.sum((2, 3)) if self.arch == "resnet" else h.flatten(1)  # a sum, not a mean
         logits = self.logit(h).squeeze(1)
         if y is None:
             return logits

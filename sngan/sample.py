@@ -128,11 +128,13 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
     of_walk = y[torch.arange(8) % len(y)] if G.n_classes else None
     save_gif(out / "walk.gif", [grid(G(torch.lerp(ends[:-1], ends[1:], t), of_walk), scale=2)
                                 for t in torch.linspace(0, 1, args.frames).tolist()])
+    print(f"wrote samples.png, {'classes.png, ' * bool(G.n_classes)}walk.gif to {out}")
     if "D" in ckpt:
         others = [load_generator(path)[1] for path in args.against]
         if any(len(spectra(ckpt)) != len(spectra(other)) for other in others):
             fail("--against: runs of one --arch and --size can be compared")
         fig3(out, [ckpt, *others])
+        print("and fig3.png")
 
 
 def authors_name(name: str, last: int) -> str:
@@ -190,6 +192,8 @@ class Official(argparse.Action):
 
     def __call__(self, parser, args, value, flag=None):
         args.ckpt = official(Path(value))
+
+
 # ----------------------------------------------------------------------------------------------
 # Loading and flags. The same text in every folder: whoever edits it in dcgan/sample.py copies it to
 # the others with `python tests/copy_run.py`.
@@ -258,6 +262,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
         if not low <= getattr(args, name) < 2**32:
             fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            fail(f"--{name.replace('_', '-')} {value}: looked for a number")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

@@ -54,7 +54,7 @@ def sample_z(n: int, z_dim: int, device: torch.device | str = "cpu") -> torch.Te
 
 
 def sample_y(n: int, n_classes: int, device: torch.device | str = "cpu") -> torch.Tensor | None:
-    """Classes, int64 (n,), all alike [authors' code]; None where there are none."""
+    """Classes, int64 (n,), equally likely [authors' code]; None if there are none."""
     return torch.randint(n_classes, (n,), device=device) if n_classes else None
 
 
@@ -96,12 +96,12 @@ def train(args: argparse.Namespace) -> None:
     run.keep(data, G=G, D=D, opt_g=opt_g, opt_d=opt_d, z_fixed=z_fixed)  # --resume fills them
 
     batches = data.batches(args.batch_size, args.seed, start=run.step * args.n_dis)
-    decay = max(min(args.decay, args.steps), 1)
+    decay = max(min(args.decay, args.steps), 1)  # 1: lr stays whole to the last step
     for step in run.steps(args.steps):
         lr = args.lr * min(1.0, (args.steps - step + 1) / decay)
         opt_g.param_groups[0]["lr"] = opt_d.param_groups[0]["lr"] = lr
 
-        # Update G: first, and on twice as many images  [authors' code]
+        # Update G: first, and on twice as many images [authors' code]
         D.requires_grad_(False)
         y = sample_y(2 * args.batch_size, n_classes, run.device)
         x_fake = G(sample_z(2 * args.batch_size, args.z_dim, run.device), y)
@@ -122,8 +122,9 @@ def train(args: argparse.Namespace) -> None:
             opt_d.zero_grad()
             loss_d.backward()
             opt_d.step()
-            for p in D.parameters() if args.clip else ():
-                p.data.clamp_(-args.clip, args.clip)  # Fig. 3's comparison, WGAN
+            if args.clip:  # as WGAN does, for Fig. 3
+                for p in D.parameters():
+                    p.data.clamp_(-args.clip, args.clip)
 
         run.report({"loss_d": loss_d, "loss_g": loss_g, "D(x)": real, "D(G(z))": fake},
                    lambda: sample(G, z_fixed, y_fixed))

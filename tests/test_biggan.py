@@ -434,7 +434,7 @@ def test_generate_leaves_g_as_it_is(run):
 
 
 @pytest.mark.parametrize("flags, says", [
-    ("--truncation 0.001", "0.01 or more"), ("--truncation nan", "0.01 or more"),
+    ("--truncation 0.001", "0.01 or more"), ("--truncation nan", "looked for a number"),
     ("--classes 3 11", "--classes 11")])
 def test_wrong_flags(run, tmp_path, capfd, flags, says):
     assert main("biggan", "--ckpt", run, "--out", tmp_path / "out", *flags.split(),

@@ -295,6 +295,9 @@ def test_commands_of_the_readme_run(paper, place, capfd):
                 out = flags[flags.index("--out") + 1]
             wide = ["--size", 32] if "--paper" in flags else []  # its networks look at 32 at least
             wide += ["--accumulate", 1] if "--accumulate" in flags else []  # batches are tiny, too
+            for flag in ("--width", "--fmap-base", "--fmap-max") if "--paper" in flags else ():
+                if flag in parser(folder)._option_string_actions:
+                    wide += [flag, parser(folder).get_default(flag[2:].replace("-", "_"))]
             flags += (["--steps", 3] if "--resume" in flags else
                       tiny(paper, out, "--steps", 1 if "--paper" in flags else 2, *wide))
         for count, few in {"--n": "2", "--ppl": "20"}.items():

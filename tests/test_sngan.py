@@ -105,6 +105,15 @@ def test_d_sums_over_places_and_projects():
     assert u.shape == (3,)  # the matrix is (n_classes, features)
 
 
+def test_classes_are_neither_forgotten_nor_ignored():
+    for n_classes, y in ((3, None), (0, torch.tensor([0, 1]))):
+        G, D = model.Generator(width=4, n_classes=n_classes), model.Discriminator(
+            width=4, n_classes=n_classes)
+        for net, x in (G, torch.zeros(2, 128)), (D, torch.zeros(2, 3, 32, 32)):
+            with pytest.raises(AssertionError, match="n_classes"):
+                net(x, y)
+
+
 def test_batch_norm_of_a_class():
     torch.manual_seed(0)
     norm = model.BatchNorm(4, 3)
