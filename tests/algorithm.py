@@ -62,6 +62,12 @@ def join_two(two: list) -> None:
     assert [process.exitcode for process in two] == [0, 0]
 
 
+def assert_same_weights(a: dict, b: dict) -> None:
+    """Of two checkpoints, but for the order in which a batch was summed up."""
+    for name in {"G", "D", "G_ema", "a"} & a.keys():
+        torch.testing.assert_close(a[name], b[name], rtol=1e-9, atol=1e-9)
+
+
 class SGD:
     """With momentum, as torch has it: v = m v + gradient, w = w - lr v."""
 

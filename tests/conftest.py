@@ -2,6 +2,7 @@
 import argparse
 import ast
 import contextlib
+import functools
 import importlib.util
 import multiprocessing
 import os
@@ -135,6 +136,16 @@ def small_data():
         yield
 
 
+@pytest.fixture
+def sharp(monkeypatch):
+    """float64. A gradient may be rounding alone, as that of a bias before a normalisation: Adam's
+    step is then a toss of the coin, which a larger eps makes small."""
+    from algorithm import float64
+    monkeypatch.setattr(torch.optim, "Adam", functools.partial(torch.optim.Adam, eps=0.01))
+    with float64():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def same_signals():
     """train() takes over Ctrl-C and SIGTERM."""
@@ -142,6 +153,16 @@ def same_signals():
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def caught(monkeypatch, sample: ModuleType) -> dict:
+    """What sample.py draws from now on, by file name: grids as (rows, columns, c, h, w), films."""
+    pictures = {}
+    monkeypatch.setattr(sample, "save_grid", lambda path, x, n_cols=8, **options: pictures.update(
+        {path.name: x.unflatten(0, (-1, n_cols))}))
+    monkeypatch.setattr(sample, "save_gif", lambda path, frames, **options: pictures.update(
+        {path.name: frames}))
+    return pictures
 
 
 # A folder of the kind of images that a paper trains on

@@ -1,13 +1,12 @@
 """biggan/: the networks, Eq. 3, whole steps against the algorithm, several processes as one, z
 truncated, standing statistics, the author's names."""
 import copy
-import functools
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithm import assert_same_run, float64, join_two, start_two
+from algorithm import assert_same_run, assert_same_weights, join_two, start_two
 from conftest import FORK, load, main, n_parameters, tiny
 from torch import nn
 
@@ -245,15 +244,6 @@ def test_orthogonal_regularisation():
 
 # A step
 
-@pytest.fixture
-def sharp(monkeypatch):
-    """A gradient may be rounding alone, as that of a bias before batch norm: Adam's step is then a
-    toss of the coin, which a larger eps makes small."""
-    monkeypatch.setattr(torch.optim, "Adam", functools.partial(torch.optim.Adam, eps=0.01))
-    with float64():
-        yield
-
-
 @pytest.mark.parametrize("flags", ["--n-dis 2 --ortho 0.1", "--accumulate 2 --arch deep --n-dis 1"])
 def test_steps_are_the_papers_algorithm(sharp, tmp_path, monkeypatch, flags):
     """n_dis updates of D, each on new data, noise and classes; one of G with Eq. 3; the mean of
@@ -332,8 +322,7 @@ def test_two_processes_are_one(sharp, tmp_path):
     train.train(train.parse_args(tiny("biggan", tmp_path / "one", *flags)))
     join_two(two)
     one, two = (torch.load(tmp_path / f"{n}/ckpt.pt", weights_only=True) for n in ("one", "two"))
-    for name in ("G", "D", "G_ema"):
-        torch.testing.assert_close(one[name], two[name], rtol=1e-9, atol=1e-9)
+    assert_same_weights(one, two)
     assert (tmp_path / "two/samples/000002.png").exists()
 
 

@@ -12,6 +12,7 @@ from conftest import (
     assert_reaches_both_ends,
     assert_resume_refused,
     assert_uniform,
+    caught,
     feature_maps,
     load,
     n_parameters,
@@ -166,10 +167,9 @@ def test_sampling_depends_on_no_neighbour():
 def figures(tmp_path, monkeypatch):
     """What sample.py draws of a run, by file name, and the run's G."""
     def draw(*flags, data="faces"):
-        grids, ckpt = {}, tmp_path / "ckpt.pt"
+        ckpt = tmp_path / "ckpt.pt"
         train.train(train.parse_args(tiny("dcgan", tmp_path, *SMALL, "--steps=2", "--data", data)))
-        monkeypatch.setattr(sample, "save_grid", lambda path, x, n_cols=8, captions=(), scale=1:
-                            grids.update({path.name: x.unflatten(0, (-1, n_cols))}))
+        grids = caught(monkeypatch, sample)
         sample.main(["--ckpt", str(ckpt), "--frames=2", *flags])
         return grids, sample.load_generator(ckpt)[0]
     return draw

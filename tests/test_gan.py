@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from algorithm import SGD, assert_same_run, float64
-from conftest import load, n_parameters, n_train, tiny
+from conftest import caught, load, n_parameters, n_train, tiny
 
 from common import data
 
@@ -131,9 +131,7 @@ def test_figures(tmp_path, monkeypatch, capsys):
     """Fig. 2 ends with the nearest training image; Fig. 3 walks straight in z; Table 1 is of images
     that G has not seen."""
     train.train(train.parse_args(tiny("gan", tmp_path, *SMALL, "--steps", 2)))
-    grids, seen = {}, {}
-    monkeypatch.setattr(sample, "save_grid", lambda path, x, n_cols=8, scale=1:
-                        grids.update({path.name: x.unflatten(0, (-1, n_cols))}))
+    grids, seen = caught(monkeypatch, sample), {}
     monkeypatch.setattr(sample, "nearest", lambda x, known, right=sample.nearest:
                         seen.update(known=known[:]) or right(x, known))
     monkeypatch.setattr(sample, "parzen", lambda mu, valid, test:

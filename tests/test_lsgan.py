@@ -9,6 +9,7 @@ from conftest import (
     assert_reaches_both_ends,
     assert_resume_refused,
     assert_uniform,
+    caught,
     feature_maps,
     kinds,
     load,
@@ -272,9 +273,7 @@ def test_sampling_depends_on_no_neighbour():
 @pytest.mark.parametrize("flags", [(), ("--no-bn",)])
 def test_interpolation(tmp_path, monkeypatch, flags):
     train.train(train.parse_args(tiny("lsgan", tmp_path, *SMALL, *flags, "--steps", 2)))
-    grids, ckpt = {}, tmp_path / "ckpt.pt"
-    monkeypatch.setattr(sample, "save_grid", lambda path, x, n_cols=8, scale=1:
-                        grids.update({path.name: x.unflatten(0, (-1, n_cols))}))
+    grids, ckpt = caught(monkeypatch, sample), tmp_path / "ckpt.pt"
     sample.main(["--ckpt", str(ckpt), "--seed=3", "--frames=2"])
     G, _ = sample.load_generator(ckpt)
     assert not G.training  # batch norm's running averages, as in the run's own pictures

@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithm import assert_same_run, float64, join_two, start_two
-from conftest import FORK, assert_resume_refused, load, main, n_parameters, tiny
+from algorithm import assert_same_run, assert_same_weights, join_two, start_two
+from conftest import FORK, assert_resume_refused, caught, load, main, n_parameters, tiny
 from torch import nn
 
 from common import data
@@ -267,14 +267,6 @@ def plain_d(p, x, alpha, config):
     return at("score", h, 1)[:, 0]
 
 
-@pytest.fixture
-def sharp(monkeypatch):
-    """Adam makes much of rounding in a gradient that is nearly 0; a larger eps little."""
-    monkeypatch.setattr(torch.optim, "Adam", functools.partial(torch.optim.Adam, eps=0.01))
-    with float64():
-        yield
-
-
 @pytest.mark.parametrize("config", "gd")
 def test_steps(sharp, tmp_path, config):
     """4x4; 8x8, fading in, twice; and there, twice: new phases in steps 2 and 4."""
@@ -343,12 +335,14 @@ def test_resume_refuses_another_network(tmp_path, capfd, flags):
     assert_resume_refused(train, tmp_path / "run", capfd, flags)
 
 
+def test_resume_refuses_to_shrink(tmp_path, capfd):
+    go(tmp_path / "run", "--steps", 2)
+    with pytest.raises(SystemExit):
+        go(tmp_path / "run", "--steps", 5, "--resume", "--phase-kimg", 1)
+    assert "--phase-kimg 1.0: would shrink" in capfd.readouterr().err
+
+
 # Parts of a batch, and several processes
-
-def assert_same_weights(a: dict, b: dict) -> None:
-    for name in ("G", "D", "G_ema"):
-        torch.testing.assert_close(a[name], b[name], rtol=1e-9, atol=1e-9)
-
 
 def test_accumulated_parts_are_the_whole_batch(sharp, tmp_path):
     flags = ("--steps", 5, "--lr", 0.02, "--mirror")
@@ -370,11 +364,7 @@ def test_two_processes_are_one(sharp, tmp_path):
 def test_figures(tmp_path, monkeypatch, capfd):
     """In the middle of a fade."""
     go(tmp_path / "run", "--size", 16, "--phase-kimg", 0.02, "--steps", 4, "--lr", 0.05)
-    grids, path = {}, tmp_path / "run" / "ckpt.pt"
-    monkeypatch.setattr(sample, "save_grid", lambda path, x, n_cols, **options: grids.update(
-        {path.name: x.unflatten(0, (-1, n_cols))}))
-    monkeypatch.setattr(sample, "save_gif", lambda path, frames, **options: grids.update(
-        {path.name: frames}))
+    grids, path = caught(monkeypatch, sample), tmp_path / "run" / "ckpt.pt"
     sample.main(["--ckpt", str(path), "--seed", "4", "--frames", "12", "--nearest", "--swd", "9"])
     G, ckpt = sample.load_generator(path)
     size, alpha = ckpt["size"], ckpt["alpha"]

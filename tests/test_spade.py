@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from algorithm import Adam, assert_same_run, float64, join_two, start_two
-from conftest import FORK, assert_resume_refused, load, main, n_parameters, tiny
+from conftest import FORK, assert_resume_refused, caught, load, main, n_parameters, tiny
 from PIL import Image
 from torch import nn
 from torchvision.models import vgg
@@ -464,11 +464,7 @@ def test_resume_refuses_another_network(capfd, flags):
 def drawn(monkeypatch):
     """What sample.py draws of the run, by file name."""
     def draw(*flags):
-        grids = {}
-        monkeypatch.setattr(sample, "save_grid", lambda path, x, n_cols, **options:
-                            grids.update({path.name: x.unflatten(0, (-1, n_cols))}))
-        monkeypatch.setattr(sample, "save_gif", lambda path, frames, **options:
-                            grids.update({path.name: frames}))
+        grids = caught(monkeypatch, sample)
         sample.main(["--ckpt", "run/ckpt.pt", *map(str, flags)])
         return grids
     return draw

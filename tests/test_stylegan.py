@@ -1,6 +1,5 @@
 """stylegan/: styles, noise, growth, whole steps against the algorithm, several processes as one."""
 import argparse
-import functools
 import io
 import math
 import os
@@ -10,8 +9,8 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithm import assert_same_run, float64, join_two, start_two
-from conftest import FORK, assert_resume_refused, load, main, n_parameters, tiny
+from algorithm import assert_same_run, assert_same_weights, float64, join_two, start_two
+from conftest import FORK, assert_resume_refused, caught, load, main, n_parameters, tiny
 from torch import nn
 
 from common import data
@@ -353,15 +352,6 @@ def plain_draw(n, size):
     return z, z2, int(torch.randint(1, layers, ())) if mixed else layers, noise
 
 
-@pytest.fixture
-def sharp(monkeypatch):
-    """A gradient may be rounding alone, as that of a bias before AdaIN: Adam's step is then a toss
-    of the coin, which a larger eps makes small."""
-    monkeypatch.setattr(torch.optim, "Adam", functools.partial(torch.optim.Adam, eps=0.01))
-    with float64():
-        yield
-
-
 @pytest.mark.parametrize("at_size", [False, True])
 def test_steps(sharp, tmp_path, at_size):
     """8x8; 16x16, fading in, twice; and there, twice: new phases in steps 2 and 4. at_size: as in
@@ -436,6 +426,13 @@ def test_resume_refuses_another_network(tmp_path, capfd, flags):
     assert_resume_refused(train, tmp_path / "run", capfd, flags)
 
 
+def test_resume_refuses_to_shrink(tmp_path, capfd):
+    go(tmp_path / "run", "--steps", 2)
+    with pytest.raises(SystemExit):
+        go(tmp_path / "run", "--steps", 5, "--resume", "--phase-kimg", 1)
+    assert "--phase-kimg 1.0: would shrink" in capfd.readouterr().err
+
+
 def test_status_line_tells_the_phase(tmp_path, capsys):
     go(tmp_path / "run", "--steps", 3)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
@@ -450,11 +447,6 @@ def test_batches_must_hold_groups_of_4(tmp_path, capfd, flags):
 
 
 # Parts of a batch, and several processes
-
-def assert_same_weights(a: dict, b: dict) -> None:
-    for name in ("G", "D", "G_ema"):
-        torch.testing.assert_close(a[name], b[name], rtol=1e-9, atol=1e-9)
-
 
 def test_accumulated_parts_are_the_whole_batch(sharp, tmp_path):
     flags = ("--steps", 5, "--lr", 0.02, "--mirror")
@@ -506,11 +498,7 @@ def figures(tmp_path, monkeypatch):
     """What sample.py draws of a run, by file name, its G and its checkpoint."""
     def draw(*flags, run=()):
         go(tmp_path / "run", "--steps", 3, "--lr", 0.05, *run)
-        grids = {}
-        monkeypatch.setattr(sample, "save_grid", lambda path, x, n_cols, **options:
-                            grids.update({path.name: x.unflatten(0, (-1, n_cols))}))
-        monkeypatch.setattr(sample, "save_gif", lambda path, frames, **options:
-                            grids.update({path.name: frames}))
+        grids = caught(monkeypatch, sample)
         sample.main(["--ckpt", str(tmp_path / "run" / "ckpt.pt"), *map(str, flags)])
         return grids, *sample.load_generator(tmp_path / "run" / "ckpt.pt")
     return draw

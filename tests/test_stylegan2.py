@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithm import assert_same_run, float64, join_two, start_two
-from conftest import FORK, assert_resume_refused, load, main, n_parameters, tiny
+from algorithm import assert_same_run, assert_same_weights, float64, join_two, start_two
+from conftest import FORK, assert_resume_refused, caught, load, main, n_parameters, tiny
 from PIL import Image
 from torch import nn
 from torchvision.models import vgg
@@ -496,11 +496,6 @@ def test_batches_must_hold_groups_of_4(tmp_path, capfd, flags):
 FLAGS = ("--steps", 3, "--lr", 0.02, "--mirror", "--path-every", 2, "--r1-every", 2)
 
 
-def assert_same_weights(a: dict, b: dict) -> None:
-    for name in ("G", "D", "G_ema", "a"):
-        torch.testing.assert_close(a[name], b[name], rtol=1e-9, atol=1e-9)
-
-
 def test_accumulated_parts_are_the_whole_batch(tmp_path):
     with float64():
         assert_same_weights(go(tmp_path / "a", *FLAGS),
@@ -524,11 +519,7 @@ def figures(tmp_path, monkeypatch):
     """What sample.py draws of a run, by file name, its G and its checkpoint."""
     def draw(*flags, run=()):
         go(tmp_path / "run", "--steps", 2, "--lr", 0.05, *run)
-        grids = {}
-        monkeypatch.setattr(sample, "save_grid", lambda path, x, n_cols, **options:
-                            grids.update({path.name: x.unflatten(0, (-1, n_cols))}))
-        monkeypatch.setattr(sample, "save_gif", lambda path, frames, **options:
-                            grids.update({path.name: frames}))
+        grids = caught(monkeypatch, sample)
         sample.main(["--ckpt", str(tmp_path / "run" / "ckpt.pt"), *map(str, flags)])
         return grids, *sample.load_generator(tmp_path / "run" / "ckpt.pt")
     return draw
@@ -662,7 +653,8 @@ def test_projection(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("flags, says", [
     (("--ppl", 3), "--ppl 3"), (("--project", "nowhere"), "nowhere"),
-    (("--vgg", "run/ckpt.pt"), "no VGG16"), (("--project-steps", 0), "--project-steps 0")])
+    (("--vgg", "run/ckpt.pt"), "no VGG16"), (("--project-steps", 0), "--project-steps 0"),
+    (("--psi", "nan"), "--psi nan")])
 def test_wrong_flags_of_sample(tmp_path, monkeypatch, capfd, flags, says):
     monkeypatch.chdir(tmp_path)
     go(tmp_path / "run", "--steps", 1)
