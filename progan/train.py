@@ -197,6 +197,8 @@ def train(args: argparse.Namespace) -> None:
 
     # The stream is in units that divide every batch: a function of `shown`, whatever the batch
     shown = run.values["shown"]
+    if schedule(shown, args)[:2] < (run.values["size"], run.values["alpha"]):
+        fail(f"--phase-kimg {args.phase_kimg}: would shrink the networks of {run.path.resolve()}")
     batches = data.batches(unit, args.seed, shown // unit, run.rank, run.world)
     parts = [slice(run.rank + run.world * i, None, run.world * args.accumulate)
              for i in range(args.accumulate)]  # of a batch: this process's rows

@@ -64,6 +64,10 @@ def lrelu(x: torch.Tensor) -> torch.Tensor:
     return F.leaky_relu(x, 0.2)
 
 
+def up(x: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(x, scale_factor=2)  # nearest
+
+
 class OverProcesses(torch.autograd.Function):
     """The mean of a tensor over all processes; of its gradients, too, as it is its own adjoint."""
 
@@ -173,10 +177,6 @@ class Generator(nn.Module):
         for block in (self.up_0, self.up_1, self.up_2, self.up_3):
             x = block(up(x), m)
         return torch.tanh(self.conv_img(lrelu(x)))
-
-
-def up(x: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, scale_factor=2)  # nearest
 
 
 class Patches(nn.Module):

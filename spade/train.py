@@ -88,8 +88,8 @@ def crop_and_flip(fields: list[torch.Tensor], size: int, flip: bool, batch: int,
     side, device = fields[0].shape[-1], fields[0].device
     top, left = torch.randint(side - size + 1, (2, batch, 1), device=device)[:, rows]
     mirrored = torch.rand(batch, 1, device=device)[rows] < 0.5 * flip
-    down = across = torch.arange(size, device=device)
-    down, across = top + down, left + torch.where(mirrored, across.flip(0), across)
+    at = torch.arange(size, device=device)
+    down, across = top + at, left + torch.where(mirrored, at.flip(0), at)
 
     def window(x: torch.Tensor) -> torch.Tensor:
         x = x.gather(2, down[:, None, :, None].expand(-1, x.shape[1], -1, side))

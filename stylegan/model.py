@@ -244,7 +244,7 @@ class Generator(nn.Module):
         if self.const is not None:
             x = self.const.expand(w.shape[0], -1, -1, -1)           # shapes for 1024:
         else:
-            x = self.dense(w[:, 0]).view(w.shape[0], -1, 4, 4)   # (n, 512,    4,    4)
+            x = self.dense(w[:, 0]).view(w.shape[0], -1, 4, 4)      # (n, 512,    4,    4)
         x = half = self.epilogues[0](x, w[:, 0], noise[0])
         for i in range(1, n_layers(size)):                          # (n, 512,    4,    4)
             if i % 2 == 0:                                          # (n, 512,    8,    8), twice

@@ -261,6 +261,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, low in (("n", 1), ("frames", 2), ("seed", 0)):
         if not low <= getattr(args, name) < 2**32:
             fail(f"--{name} {getattr(args, name)}: looked for {low} or more, below {2**32}")
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            fail(f"--{name.replace('_', '-')} {value}: looked for a number")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

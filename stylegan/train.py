@@ -186,6 +186,8 @@ def train(args: argparse.Namespace) -> None:
 
     # The stream is in units of the last size's batch: a function of `shown`, whatever the batch
     shown = run.values["shown"]
+    if schedule(shown, args)[:2] < (run.values["size"], run.values["alpha"]):
+        fail(f"--phase-kimg {args.phase_kimg}: would shrink the networks of {run.path.resolve()}")
     start = shown // args.batch_size
     batches = data.batches(args.batch_size, args.seed, start, run.rank, run.world)
     parts = [slice(run.rank + run.world * i, None, run.world * args.accumulate)

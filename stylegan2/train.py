@@ -187,8 +187,8 @@ def train(args: argparse.Namespace) -> None:
             track_w(G, z)
             y = torch.randn(n // 2, data.channels, args.size, args.size, device=run.device)
             length = torch.zeros_like(a)
-            for rows, (z, z2, crossover, noise) in zip(parts, latents, strict=True):
-                w = G.styles(G.mapping(z), G.mapping(z2), crossover).requires_grad_()
+            for rows, (z1, z2, crossover, noise) in zip(parts, latents, strict=True):
+                w = G.styles(G.mapping(z1), G.mapping(z2), crossover).requires_grad_()
                 lengths = path_lengths(G.synthesis(w, noise), w, y[rows])
                 penalty = args.path_weight * (lengths - a).square().mean()  # Eq. 4
                 (path_every * penalty / args.accumulate).backward()
