@@ -123,6 +123,8 @@ def figures(nets: torch.nn.ModuleDict, ckpt: dict, args: argparse.Namespace, out
             write_image(file, translate(net, x.to(device))[0])
         return
     known(ckpt)
+    if args.side:
+        fail(f"--side {args.side} goes with --input")
     G, F, x, y = nets["AtoB"], nets["BtoA"], ckpt["x_fixed"], ckpt["y_fixed"]
     y_fake, x_fake = G(x), F(y)
     columns = x, y_fake, F(y_fake), y, x_fake, G(x_fake)  # Fig. 4, both ways
@@ -205,6 +207,8 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in vars(args).items():
         if isinstance(value, float) and not abs(value) < float("inf"):
             fail(f"--{name.replace('_', '-')} {value}: looked for a number")
+    if (args.each or args.real) and vars(args).get("input"):
+        fail("--input writes to --out: leave --each and --real away")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

@@ -161,6 +161,8 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
             write_image(file, y[0])
         return
     known(ckpt)
+    if args.side:
+        fail(f"--side {args.side} goes with --input")
     x, y = ckpt["x_fixed"], ckpt["y_fixed"]
     y_fake, = generate(G, [x], ckpt["args"]["seed"])
     save_grid(out / "samples.png", torch.stack([x, y_fake, y], 1).flatten(0, 1), n_cols=9, scale=2)
@@ -245,6 +247,8 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in vars(args).items():
         if isinstance(value, float) and not abs(value) < float("inf"):
             fail(f"--{name.replace('_', '-')} {value}: looked for a number")
+    if (args.each or args.real) and vars(args).get("input"):
+        fail("--input writes to --out: leave --each and --real away")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

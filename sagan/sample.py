@@ -206,6 +206,8 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in vars(args).items():
         if isinstance(value, float) and not abs(value) < float("inf"):
             fail(f"--{name.replace('_', '-')} {value}: looked for a number")
+    if (args.each or args.real) and vars(args).get("input"):
+        fail("--input writes to --out: leave --each and --real away")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

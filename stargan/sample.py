@@ -217,6 +217,8 @@ def figures(nets: torch.nn.ModuleDict, ckpt: dict, args: argparse.Namespace, out
                 write_image(file.with_stem(stem), translate(G, x, c)[0])
         return
     known(ckpt)
+    if args.side:
+        fail(f"--side {args.side} goes with --input")
     if args.wish:
         fail(f"--set {args.wish} goes with --input or --each: the figures show all domains")
     x, c = ckpt["x_fixed"], ckpt["c_fixed"]
@@ -317,6 +319,8 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in vars(args).items():
         if isinstance(value, float) and not abs(value) < float("inf"):
             fail(f"--{name.replace('_', '-')} {value}: looked for a number")
+    if (args.each or args.real) and vars(args).get("input"):
+        fail("--input writes to --out: leave --each and --real away")
     try:
         torch.zeros(1, device=args.device).item()
     except Exception as e:  # each backend raises its own kinds

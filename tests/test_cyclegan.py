@@ -369,10 +369,13 @@ def test_input(ckpt, photos, place, capfd):
     assert translated(*args, "photos/photo.png", "--side", 12, "--out", "alone") == 0
     assert Image.open("alone/photo.png").size == (21, 12)
     before = sorted(place.rglob("*"))
-    for flags, says in (("--out out --side 0", "--side"), ("", "--out"), ("--out photos", "overw")):
-        assert translated(*args, "photos", *flags.split()) == 2
+    for flags, says in (("photos --out out --side 0", "--side"), ("photos", "--out"),
+                        ("photos --out photos", "overw"), ("photos --each more", "--each")):
+        assert translated(*args, *flags.split()) == 2
         err = capfd.readouterr().err
         assert err.startswith("error: ") and err.count("\n") == 1 and says in err
+    assert translated(*args[:2], "--side", 8) == 2
+    assert "--side 8 goes with --input" in capfd.readouterr().err
     assert sorted(place.rglob("*")) == before
 
 

@@ -522,6 +522,7 @@ def test_input(place, capfd):
                        (["set/val_label", "--out", "set/val_label/new"], "lies in --input"),
                        (["set/val_label/1.png", "--out", "set/val_label"], "lies in --input"),
                        (["nowhere", "--out", "o"], "nowhere"),
+                       (["set/val_label", "--each", "o"], "--each"),
                        (["set/val_label", "--out", "o", "--style", "seven"], "seven")):
         code, err = call(*more)
         assert code == 2 and says in err and err.count("\n") == 1, err

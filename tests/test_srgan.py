@@ -449,6 +449,7 @@ def test_input(photos, place, capfd, monkeypatch):
     for flags, says in (("--input photos", "--out"), ("--input photos --out photos", "overw"),
                         ("--input photos --table photos --out out", "one of them"),
                         ("--srresnet --table photos --out out", "--srresnet"),
+                        ("--input photos --each out", "--each"),
                         ("--input nothing --out out", "nothing")):
         assert sampled(*flags.split()) == 2
         err = capfd.readouterr().err

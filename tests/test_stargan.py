@@ -374,10 +374,12 @@ def test_input(ckpt, photos, place, capfd):
     before = sorted(place.rglob("*"))
     for flags, says in (("--out out2 --set hair=green", "red_hair"), ("--set smiling", "--out"),
                         ("--out out2 --set smiling=2", "smiling"),
-                        ("--out photos --set glasses", "overw"), ("--out out2 --side 0", "--side")):
+                        ("--out photos --set glasses", "overw"), ("--out out2 --side 0", "--side"),
+                        ("--each out2", "--each")):
         assert translated(*args, *flags.split()) == 2 and refused(capfd, says)
-    flags = "--ckpt", ckpt, "--out", "out2", "--set", "smiling"  # would be ignored
-    assert translated(*flags) == 2 and refused(capfd, "--set smiling goes with --input")
+    for flag, value in (("--set", "smiling"), ("--side", "8")):  # would be ignored
+        assert translated("--ckpt", ckpt, flag, value) == 2
+        assert refused(capfd, f"{flag} {value} goes with --input")
     assert sorted(place.rglob("*")) == before
 
 
