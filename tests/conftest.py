@@ -124,8 +124,11 @@ def tiny(paper: str, out: Path, *more) -> list[str]:
     """Flags of a run of 8 steps; `more` goes last and so overrides."""
     flags = ["--batch-size", 4, "--size", smallest(paper), "--steps", 8, "--log-every", 1,
              "--sample-every", 2, "--save-every", 2, "--out", out, "--seed", 0, "--device", "cpu"]
-    if "--steps-mse" in parser(paper)._option_string_actions:  # its second stage, too
+    options = parser(paper)._option_string_actions
+    if "--steps-mse" in options:  # its second stage, too
         flags += ["--steps-mse", 2]
+    if "--standing" in options:  # batches for each picture
+        flags += ["--standing", 2]
     return list(map(str, [*flags, *more]))
 
 
