@@ -65,8 +65,7 @@ class Conv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(c_out))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        padding = self.weight.shape[-1] // 2
-        return F.conv2d(x, self.weight * self.scale, self.bias, padding=padding)
+        return F.conv2d(x, self.weight * self.scale, self.bias, padding="same")
 
 
 class Generator(nn.Module):

@@ -109,8 +109,7 @@ class Conv(nn.Module):
         self.scale = gain / (c_in * kernel ** 2) ** 0.5
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        padding = self.weight.shape[-1] // 2
-        return F.conv2d(x, self.weight * self.scale, self.bias, padding=padding)
+        return F.conv2d(x, self.weight * self.scale, self.bias, padding="same")
 
 
 FUSED = 128  # from here on sampling and convolution are one, which is faster [authors' code]
