@@ -207,6 +207,19 @@ def assert_resume_refused(train: ModuleType, out: Path, capfd, flags) -> None:
     assert (out / "ckpt.pt").read_bytes() == before
 
 
+def assert_input_is_checked(paper: str, ckpt, place: Path, capfd) -> None:
+    """sample.py's mistakes with the folder photos: one line each, and nothing is written."""
+    before = sorted(place.rglob("*"))
+    for flags, says in (("--input photos", "--out"), ("--input photos --out photos", "overw"),
+                        ("--input photos --out out --side 0", "--side"),
+                        ("--input photos --each more", "--each"),
+                        ("--side 8", "--side 8 goes with --input")):
+        assert main(paper, "--ckpt", ckpt, *flags.split(), script="sample.py") == 2
+        err = capfd.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1 and says in err
+    assert sorted(place.rglob("*")) == before
+
+
 def assert_no_neighbours(train: ModuleType, model: ModuleType) -> None:
     """sample() uses batch norm's averages, gives the same image alone, and changes nothing."""
     torch.manual_seed(0)

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import torch
 from algorithm import Adam, assert_same_run, float64
-from conftest import assert_resume_refused, kinds, load, main, n_parameters, tiny
+from conftest import (
+    assert_input_is_checked,
+    assert_resume_refused,
+    kinds,
+    load,
+    main,
+    n_parameters,
+    tiny,
+)
 from PIL import Image
 from torch import nn
 
@@ -368,15 +376,7 @@ def test_input(ckpt, photos, place, capfd):
         assert (y - sample.translate(nets["BtoA"], x[None])[0]).abs().max() < 0.005
     assert translated(*args, "photos/photo.png", "--side", 12, "--out", "alone") == 0
     assert Image.open("alone/photo.png").size == (21, 12)
-    before = sorted(place.rglob("*"))
-    for flags, says in (("photos --out out --side 0", "--side"), ("photos", "--out"),
-                        ("photos --out photos", "overw"), ("photos --each more", "--each")):
-        assert translated(*args, *flags.split()) == 2
-        err = capfd.readouterr().err
-        assert err.startswith("error: ") and err.count("\n") == 1 and says in err
-    assert translated(*args[:2], "--side", 8) == 2
-    assert "--side 8 goes with --input" in capfd.readouterr().err
-    assert sorted(place.rglob("*")) == before
+    assert_input_is_checked("cyclegan", ckpt, place, capfd)
 
 
 # The authors' files

@@ -6,7 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from algorithm import Adam, assert_same_run, float64
-from conftest import ROOT, assert_resume_refused, kinds, load, main, n_parameters, tiny
+from conftest import (
+    ROOT,
+    assert_input_is_checked,
+    assert_resume_refused,
+    kinds,
+    load,
+    main,
+    n_parameters,
+    tiny,
+)
 from PIL import Image
 from torch import nn
 
@@ -361,15 +370,7 @@ def test_input(photos, place, capfd):
     assert translated(*args, "photos/grey.png", "--out", "alone", "--side", 10) == 0
     alone, among = (Image.open(f"{out}/grey.png") for out in ("alone", "small"))
     assert alone.mode == "RGB" and np.array_equal(alone, among)  # it depends on no other file
-    before = sorted(place.rglob("*"))
-    for flags, says in (("photos --out out --side 0", "--side"), ("photos", "--out"),
-                        ("photos --out photos", "overw"), ("photos --each more", "--each")):
-        assert translated(*args, *flags.split()) == 2
-        err = capfd.readouterr().err
-        assert err.startswith("error: ") and err.count("\n") == 1 and says in err
-    assert translated(*args[:2], "--side", 8) == 2
-    assert "--side 8 goes with --input" in capfd.readouterr().err
-    assert sorted(place.rglob("*")) == before
+    assert_input_is_checked("pix2pix", "run/ckpt.pt", place, capfd)
 
 
 # The authors' checkpoints
