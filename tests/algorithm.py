@@ -5,7 +5,7 @@ import functools
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -66,6 +66,17 @@ def assert_same_weights(a: dict, b: dict) -> None:
     """Of two checkpoints, but for the order in which a batch was summed up."""
     for name in {"G", "D", "G_ema", "a"} & a.keys():
         torch.testing.assert_close(a[name], b[name], rtol=1e-9, atol=1e-9)
+
+
+def assert_resumed(go: Callable, tmp_path: Path, last: int, stop: int, *flags) -> dict:
+    """go(out, *flags) trains and returns its checkpoint: stopped and resumed, of the same bits."""
+    whole = go(tmp_path / "run", "--steps", last, *flags)
+    go(tmp_path / "again", "--steps", stop, *flags)
+    torch.manual_seed(12345)
+    again = go(tmp_path / "again", "--steps", last, "--resume")
+    for name in {"G", "D", "G_ema", "a", "shown"} & whole.keys():
+        torch.testing.assert_close(whole[name], again[name], rtol=0, atol=0)
+    return again
 
 
 class SGD:

@@ -4,12 +4,14 @@ import ast
 import contextlib
 import functools
 import importlib.util
+import io
 import multiprocessing
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -149,6 +151,13 @@ def sharp(monkeypatch):
         yield
 
 
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(autouse=True)
 def same_signals():
     """train() takes over Ctrl-C and SIGTERM."""
@@ -218,6 +227,19 @@ def assert_input_is_checked(paper: str, ckpt, place: Path, capfd) -> None:
         err = capfd.readouterr().err
         assert err.startswith("error: ") and err.count("\n") == 1 and says in err
     assert sorted(place.rglob("*")) == before
+
+
+def assert_exported(G: torch.nn.Module, z: torch.Tensor) -> None:
+    """By torch.jit.trace, saved and loaded, and by torch.export, for any number of z."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(G, z[:2]), file)
+        file.seek(0)
+        assert torch.allclose(torch.jit.load(file)(z), G(z), atol=1e-5)
+        n = torch.export.Dim("n", max=4096)
+        program = torch.export.export(G, (z[:2],), dynamic_shapes=[{0: n}])
+    assert torch.allclose(program.module()(z), G(z), atol=1e-5)
 
 
 def assert_no_neighbours(train: ModuleType, model: ModuleType) -> None:

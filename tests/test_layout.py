@@ -63,13 +63,6 @@ def done(paper, small_data, tmp_path_factory):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty current directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def refuse(place, capfd):
     """Checks that a command ends in one line and code 2 and leaves no trace; returns the line."""
     def check(paper, *args, script="train.py"):

@@ -22,14 +22,8 @@ from torch import nn
 from common import data
 
 model, train, sample = (load("pix2pix", module) for module in ("model", "train", "sample"))
-pytestmark = pytest.mark.usefixtures("small_data")
+pytestmark = pytest.mark.usefixtures("small_data", "place")
 SMALL = "--width", 2, "--size", 16
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def trained(*flags):

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithm import assert_same_run, assert_same_weights, join_two, start_two
+from algorithm import assert_resumed, assert_same_run, assert_same_weights, join_two, start_two
 from conftest import FORK, assert_resume_refused, caught, load, main, n_parameters, tiny
 from torch import nn
 
@@ -318,14 +318,8 @@ def test_steps(sharp, tmp_path, config):
 
 @pytest.mark.parametrize("stop", [1, 2, 4])  # before, in and after a fade
 def test_resume_is_exact_wherever_growth_stands(tmp_path, stop):
-    whole = go(tmp_path / "run", "--steps", 5)
-    go(tmp_path / "again", "--steps", stop)
-    torch.manual_seed(12345)
-    again = go(tmp_path / "again", "--steps", 5, "--resume")
-    assert (whole["shown"], whole["size"], whole["alpha"]) == (
-        again["shown"], again["size"], again["alpha"]) == (48, 8, 1.0)
-    for name in ("G", "D", "G_ema"):
-        assert all(map(torch.equal, whole[name].values(), again[name].values()))
+    again = assert_resumed(go, tmp_path, 5, stop)
+    assert (again["shown"], again["size"], again["alpha"]) == (48, 8, 1.0)
 
 
 @pytest.mark.parametrize("flags", [("--fmap-max", 7), ("--z-dim", 6), ("--size", 16),

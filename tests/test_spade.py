@@ -16,15 +16,9 @@ from common import builtin, data
 from common.images import PALETTE
 
 model, train, sample = (load("spade", module) for module in ("model", "train", "sample"))
-pytestmark = pytest.mark.usefixtures("small_data")
+pytestmark = pytest.mark.usefixtures("small_data", "place")
 BLOCKS = "head_0", "G_middle_0", "G_middle_1", "up_0", "up_1", "up_2", "up_3"
 SMALL = "--width", 2, "--hidden", 3, "--width-d", 3, "--z-dim", 5, "--sample-every", 100
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def trained(*flags) -> dict:

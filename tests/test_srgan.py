@@ -15,14 +15,8 @@ from common import data
 from common.images import read_image
 
 model, train, sample = (load("srgan", module) for module in ("model", "train", "sample"))
-pytestmark = pytest.mark.usefixtures("small_data")
+pytestmark = pytest.mark.usefixtures("small_data", "place")
 SMALL = "--width", 2, "--n-blocks", 1, "--sample-every", 100
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def trained(*flags):

@@ -16,16 +16,10 @@ from common import data
 from common.images import read_image
 
 model, train, sample = (load("stargan", module) for module in ("model", "train", "sample"))
-pytestmark = pytest.mark.usefixtures("small_data")
+pytestmark = pytest.mark.usefixtures("small_data", "place")
 SMALL = "--width", 4, "--n-blocks", 1, "--size", 16
 HAIR = [["dark_hair", "blond_hair", "red_hair"], ["glasses"], ["smiling"]]
 BOTH = [HAIR, [["a", "b"]]]  # the drawn faces, and two classes
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def trained(out, *flags):

@@ -1,6 +1,5 @@
 """stylegan/: styles, noise, growth, whole steps against the algorithm, several processes as one."""
 import argparse
-import io
 import math
 import os
 import signal
@@ -9,8 +8,24 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithm import assert_same_run, assert_same_weights, float64, join_two, start_two
-from conftest import FORK, assert_resume_refused, caught, load, main, n_parameters, tiny
+from algorithm import (
+    assert_resumed,
+    assert_same_run,
+    assert_same_weights,
+    float64,
+    join_two,
+    start_two,
+)
+from conftest import (
+    FORK,
+    assert_exported,
+    assert_resume_refused,
+    caught,
+    load,
+    main,
+    n_parameters,
+    tiny,
+)
 from torch import nn
 
 from common import data
@@ -205,17 +220,9 @@ def test_minibatch_stddev():
     assert model.minibatch_stddev(x[:2])[:, 3].std() < 1e-6  # a batch below 4 is one group
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("config", "BF")
 def test_g_is_exported_for_any_batch(config):
-    G, z = small(config).eval(), torch.randn(5, 6)
-    file = io.BytesIO()
-    torch.jit.save(torch.jit.trace(G, z[:2]), file)
-    file.seek(0)
-    assert torch.allclose(torch.jit.load(file)(z), G(z), atol=1e-5)
-    n = torch.export.Dim("n", max=4096)
-    program = torch.export.export(G, (z[:2],), dynamic_shapes=[{0: n}])
-    assert torch.allclose(program.module()(z), G(z), atol=1e-5)
+    assert_exported(small(config).eval(), torch.randn(5, 6))
 
 
 # Growth
@@ -409,14 +416,8 @@ def test_steps(sharp, tmp_path, at_size):
 
 @pytest.mark.parametrize("stop", [1, 2, 4])  # before, in and after a fade
 def test_resume_is_exact_wherever_growth_stands(tmp_path, stop):
-    whole = go(tmp_path / "run", "--steps", 5)
-    go(tmp_path / "again", "--steps", stop)
-    torch.manual_seed(12345)
-    again = go(tmp_path / "again", "--steps", 5, "--resume")
-    assert (whole["shown"], whole["size"], whole["alpha"]) == (
-        again["shown"], again["size"], again["alpha"]) == (48, 16, 1.0)
-    for name in ("G", "D", "G_ema"):
-        assert all(map(torch.equal, whole[name].values(), again[name].values()))
+    again = assert_resumed(go, tmp_path, 5, stop)
+    assert (again["shown"], again["size"], again["alpha"]) == (48, 16, 1.0)
 
 
 @pytest.mark.parametrize("flags", [("--fmap-max", 9), ("--z-dim", 5), ("--w-dim", 5),

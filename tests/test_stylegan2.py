@@ -1,13 +1,28 @@
 """stylegan2/: modulation, filters, lazy regularisation, whole steps, processes, projection."""
 import argparse
-import io
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithm import assert_same_run, assert_same_weights, float64, join_two, start_two
-from conftest import FORK, assert_resume_refused, caught, load, main, n_parameters, tiny
+from algorithm import (
+    assert_resumed,
+    assert_same_run,
+    assert_same_weights,
+    float64,
+    join_two,
+    start_two,
+)
+from conftest import (
+    FORK,
+    assert_exported,
+    assert_resume_refused,
+    caught,
+    load,
+    main,
+    n_parameters,
+    tiny,
+)
 from PIL import Image
 from torch import nn
 from torchvision.models import vgg
@@ -225,17 +240,9 @@ def test_truncation():
     assert torch.allclose(G.styles(w, psi=0.5), half.expand(-1, 6, -1), atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("config", "BF")
 def test_g_is_exported_for_any_batch(config):
-    G, z = small(config).eval(), torch.randn(5, 6)
-    file = io.BytesIO()
-    torch.jit.save(torch.jit.trace(G, z[:2]), file)
-    file.seek(0)
-    assert torch.allclose(torch.jit.load(file)(z), G(z), atol=1e-5)
-    n = torch.export.Dim("n", max=4096)
-    program = torch.export.export(G, (z[:2],), dynamic_shapes=[{0: n}])
-    assert torch.allclose(program.module()(z), G(z), atol=1e-5)
+    assert_exported(small(config).eval(), torch.randn(5, 6))
 
 
 # The losses
@@ -463,14 +470,8 @@ def test_steps(tmp_path, config, path_every, r1_every, steps):
 
 @pytest.mark.parametrize("stop", [1, 2])
 def test_resume_is_exact_between_regularisations(tmp_path, stop):
-    flags = "--path-every", 2, "--r1-every", 3
-    whole = go(tmp_path / "run", "--steps", 4, *flags)
-    go(tmp_path / "again", "--steps", stop, *flags)
-    torch.manual_seed(12345)
-    again = go(tmp_path / "again", "--steps", 4, "--resume")
-    assert torch.equal(whole["a"], again["a"]) and whole["a"] > 0
-    for name in ("G", "D", "G_ema"):
-        assert all(map(torch.equal, whole[name].values(), again[name].values()))
+    again = assert_resumed(go, tmp_path, 4, stop, "--path-every", 2, "--r1-every", 3)
+    assert again["a"] > 0
 
 
 @pytest.mark.parametrize("flags", [("--fmap-max", 9), ("--z-dim", 5), ("--size", 32),
