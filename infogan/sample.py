@@ -128,6 +128,12 @@ def classify(ckpt: dict) -> None:
 def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
     run, device = ckpt["args"], ckpt["z_fixed"].device
     k = run["categorical"]
+    if args.regular:
+        other, its = load_generator(args.regular / "ckpt.pt", args.device)
+        if its["channels"] != ckpt["channels"] or any(
+                its["args"][name] != {**run, "regular": True}[name] for name in SAME):
+            fail(f"--regular {args.regular}: looked for a run of --regular, else like this one")
+        curves = [information_of(args.ckpt.parent), information_of(args.regular)]
     save_grid(out / "samples.png", G(ckpt["z_fixed"], ckpt["c_fixed"]), k, scale=2)
 
     # Fig. 2, a file for each code; (b) is the same sweep of c1 in a regular GAN
@@ -137,10 +143,6 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
         n_cols = k if code < run["n_categorical"] else 10
         save_grid(out / f"fig2-c{code + 1}.png", G(z, c), n_cols, scale=2)
         if args.regular and code == 0:
-            other, its = load_generator(args.regular / "ckpt.pt", args.device)
-            if its["channels"] != ckpt["channels"] or any(
-                    its["args"][name] != {**run, "regular": True}[name] for name in SAME):
-                fail(f"--regular {args.regular}: looked for a run of --regular, else like this one")
             save_grid(out / "fig2b.png", other(z, c), n_cols, scale=2)
 
     # From each of k points to the next, through z and the continuous codes
@@ -155,7 +157,6 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
 
     # Fig. 1, from the log.csv of both runs
     if args.regular:
-        curves = [information_of(args.ckpt.parent), information_of(args.regular)]
         rows = [f"{step},{curves[0][step]},{curves[1][step]}"
                 for step in curves[0] if step in curves[1]]
         text = "\n".join(["step,InfoGAN: L_I,GAN with an auxiliary Q", *rows]) + "\n"

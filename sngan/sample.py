@@ -115,6 +115,10 @@ def fig3(out: Path, ckpts: list[dict]) -> None:
 
 def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> None:
     z, y = ckpt["z_fixed"], chosen(ckpt, args.classes)
+    runs = [ckpt, *(load_generator(path)[1] for path in args.against)]
+    layers = {len(spectra(run)) if "D" in run else 0 for run in runs}
+    if args.against and (0 in layers or len(layers) > 1):
+        fail("--against: runs of one --arch and --size can be compared, an --official has no D")
     of_run = torch.arange(len(z), device=z.device) // 8 if G.n_classes else None
     save_grid(out / "samples.png", G(z, of_run), scale=2)  # as in the run's own grids
 
@@ -130,10 +134,7 @@ def figures(G: Generator, ckpt: dict, args: argparse.Namespace, out: Path) -> No
                                 for t in torch.linspace(0, 1, args.frames).tolist()])
     print(f"wrote samples.png, {'classes.png, ' * bool(G.n_classes)}walk.gif to {out}")
     if "D" in ckpt:
-        others = [load_generator(path)[1] for path in args.against]
-        if any(len(spectra(ckpt)) != len(spectra(other)) for other in others):
-            fail("--against: runs of one --arch and --size can be compared")
-        fig3(out, [ckpt, *others])
+        fig3(out, runs)
         print("and fig3.png")
 
 

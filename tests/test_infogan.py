@@ -233,4 +233,6 @@ def test_figures_beside_a_regular_gan(tmp_path, capsys):
     assert names == {"samples.png", "fig1.csv", "fig1.png", "fig2-c1.png", "fig2-c2.png",
                      "fig2-c3.png", "fig2b.png", "walk.gif"}
     with pytest.raises(SystemExit):
-        sample.main(["--ckpt", str(tmp_path / "run/ckpt.pt"), "--regular", str(tmp_path)])
+        sample.main(["--ckpt", str(tmp_path / "run/ckpt.pt"), "--regular", str(tmp_path / "run"),
+                     "--out", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()

@@ -373,6 +373,10 @@ def test_the_authors_generator(tmp_path, size, last, n_classes):
                      str(tmp_path / "out"), "--frames", "2"])
         assert {p.name for p in (tmp_path / "out").iterdir()} == {
             "samples.png", "classes.png", "walk.gif"}
+        with pytest.raises(SystemExit):  # there is no D to be compared
+            sample.main(["--official", str(tmp_path / "G.npz"), "--out", str(tmp_path / "none"),
+                         "--against", str(tmp_path / "G.pt")])
+        assert not (tmp_path / "none").exists()
 
 
 class Evil:
