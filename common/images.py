@@ -8,9 +8,7 @@ import csv
 import math
 import os
 import stat
-import struct
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -212,9 +210,16 @@ def to_uint8(x: torch.Tensor) -> torch.Tensor:
     return ((x.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def save(path, im: Image.Image, **options) -> None:
+    """The suffix of `path` is the format, also below."""
+    with _whole(path) as part:
+        im.save(part, **options)
+
+
 def write_image(path, x: torch.Tensor) -> None:
-    """One picture (c, h, w) in [-1, 1]; the suffix of `path` is the format."""
-    _save(path, _to_image(to_uint8(x).cpu()), quality=95)  # of JPEG and WebP alone
+    """One picture (c, h, w), in [-1, 1] or uint8."""
+    x = x if x.dtype == torch.uint8 else to_uint8(x)
+    save(path, _to_image(x.cpu()), quality=95)  # of JPEG and WebP alone
 
 
 def grid(x: torch.Tensor, n_cols: int = 8, pad: int = 2, captions: Sequence[str] | None = None,
@@ -248,7 +253,7 @@ def grid(x: torch.Tensor, n_cols: int = 8, pad: int = 2, captions: Sequence[str]
 
 def save_grid(path, x: torch.Tensor, n_cols: int = 8, pad: int = 2,
               captions: Sequence[str] | None = None, scale: int = 1) -> None:
-    _save(path, grid(x, n_cols, pad, captions, scale))
+    save(path, grid(x, n_cols, pad, captions, scale))
 
 
 def save_gif(path, frames: Sequence, seconds: float = 0.12, hold: float = 2.0) -> None:
@@ -270,7 +275,7 @@ def save_gif(path, frames: Sequence, seconds: float = 0.12, hold: float = 2.0) -
         film.append(frame if frame.mode == "L" else
                     frame.convert("RGB").quantize(256, dither=Image.Dither.NONE))
     times = [round(1000 * seconds)] * (len(film) - 1) + [round(1000 * hold)]
-    _save(path, film[0], save_all=True, append_images=film[1:], duration=times, loop=0)
+    save(path, film[0], save_all=True, append_images=film[1:], duration=times, loop=0)
 
 
 def numbered(folder) -> list[Path]:
@@ -296,7 +301,7 @@ def save_curves(path, csv_path) -> None:
     panels = [np.asarray(_panel(table[:, 0], table[:, group], [header[i] for i in group]))
               for group in filter(None, (losses, others))]
     panels = panels or [np.asarray(_panel(table[:, 0], table[:, :0], []))]
-    _save(path, Image.fromarray(np.concatenate(panels)))
+    save(path, Image.fromarray(np.concatenate(panels)))
 
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
@@ -365,31 +370,6 @@ def _ticks(low: float, high: float, about: int) -> list[tuple[float, str]]:
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     first, last = np.ceil(low / step - 1e-6), np.floor(high / step + 1e-6)
     return [(i * step, f"{i * step + 0.0:,.10g}") for i in np.arange(first, last + 1)]  # not -0
-
-
-def _save(path, im: Image.Image, **options) -> None:
-    with _whole(path) as part:
-        im.save(part, **options)
-
-
-def write_strips(path, height: int, width: int, strips: Iterator[torch.Tensor]) -> None:
-    """A PNG of uint8 strips (c, rows, width), from the top: the whole is never in memory."""
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        ends = struct.pack(">I", len(data)), struct.pack(">I", zlib.crc32(kind + data))
-        return ends[0] + kind + data + ends[1]
-
-    pack = zlib.compressobj(3)
-    with _whole(path) as part, open(part, "wb") as f:
-        for i, strip in enumerate(strips):
-            c = len(strip)
-            if i == 0:
-                kind = struct.pack(">IIBBBBB", width, height, 8, 0 if c == 1 else 2, 0, 0, 0)
-                f.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", kind))
-            rows = strip.permute(1, 2, 0).flatten(1).numpy()
-            rows = np.hstack([np.full((len(rows), 1), 1, "u1"), rows])  # 1: less the left neighbour
-            rows[:, 1 + c:] -= rows[:, 1:-c].copy()
-            f.write(chunk(b"IDAT", pack.compress(rows.tobytes())))
-        f.write(chunk(b"IDAT", pack.flush()) + chunk(b"IEND", b""))
 
 
 def write_bytes(path, data) -> None:

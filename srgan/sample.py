@@ -7,7 +7,6 @@
     python srgan/sample.py --n 500 --each pngs --real reals    single files, of held-out crops
 """
 import argparse
-import io
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import nn
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the repository root, for common/
 from common.data import Data, load_crops, read_photos
-from common.images import grid, save_grid, to_uint8, write_bytes, write_strips
+from common.images import grid, save, save_grid, to_uint8
 
 NAME = "srgan"
 TILE = 128  # pixels of the low resolution that are enlarged at a time
@@ -46,24 +45,19 @@ def build(ckpt: dict) -> nn.ModuleDict:
 
 
 @torch.no_grad()
-def strips(net: Generator, x: torch.Tensor, tile: int = TILE) -> Iterator[torch.Tensor]:
-    """net(x) of an image (1, c, h, w) of any size as uint8 strips (c, up to tile * scale, w *
-    scale), from the top. Each tile brings along all that its pixels depend on, so there are no
-    seams, and memory does not grow with the image."""
-    device, reach, s = next(net.parameters()).device, net.reach, net.scale
-    for top in range(0, x.shape[2], tile):
-        above, parts = min(top, reach), []
-        for left in range(0, x.shape[3], tile):
-            before = min(left, reach)
-            part = x[:, :, top - above:top + tile + reach, left - before:left + tile + reach]
-            y = net(part.to(device))[0, :, above * s:, before * s:]
-            parts.append(to_uint8(y[:, :tile * s, :tile * s]).cpu())
-        yield torch.cat(parts, 2)
-
-
-def upscale(net: Generator, x: torch.Tensor) -> torch.Tensor:
-    """net(x) of one image (1, c, h, w), as a file would hold it."""
-    return torch.cat(list(strips(net, x)), 1)[None] / 127.5 - 1
+def upscale(net: Generator, x: torch.Tensor, tile: int = TILE) -> torch.Tensor:
+    """net(x) of an image (1, c, h, w) of any size, as a file holds it: uint8 (c, scale h, scale w).
+    Each tile brings along all that its pixels depend on, so there are no seams, and what the
+    network needs does not grow with the image."""
+    (c, h, w), s, reach = x[0].shape, net.scale, net.reach
+    device, out = next(net.parameters()).device, torch.empty(c, h * s, w * s, dtype=torch.uint8)
+    for top in range(0, h, tile):
+        for left in range(0, w, tile):
+            up, before = min(top, reach), min(left, reach)
+            part = x[:, :, top - up:top + tile + reach, left - before:left + tile + reach]
+            y = net(part.to(device))[0, :, up * s:, before * s:][:, :tile * s, :tile * s]
+            out[:, top * s:(top + tile) * s, left * s:(left + tile) * s] = to_uint8(y)
+    return out
 
 
 def generate(net: Generator, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -102,7 +96,8 @@ def versions(G: nn.ModuleDict, x: torch.Tensor) -> dict[str, torch.Tensor]:
     can be made of it at low resolution. [Fig. 2]"""
     s = G["SRGAN"].scale
     x_low = shrink(x, s)
-    made = [torch.cat([upscale(net, one[None]) for one in x_low.cpu()]).to(x) for net in G.values()]
+    made = [torch.stack([upscale(net, one[None]) for one in x_low.cpu()]).to(x) / 127.5 - 1
+            for net in G.values()]
     nearest = x_low.repeat_interleave(s, 2).repeat_interleave(s, 3)
     return dict(zip(COLUMNS, [nearest, enlarge(x_low, s), *made, x], strict=True))
 
@@ -125,9 +120,7 @@ def figure(path: Path, rows: list[tuple[torch.Tensor, torch.Tensor]], scale: int
             text = f"{name}\n" + ("" if i == 4 else "{:.2f} dB / {:.3f}".format(*values[i]))
             draw.text(((i + 0.5) * strip.width / 5, top - 34), text, "black", font, "ma",
                       align="center")
-    buffer = io.BytesIO()
-    sheet.save(buffer, "png")
-    write_bytes(path, buffer.getbuffer())
+    save(path, sheet)
 
 
 def detail(shown: dict[str, torch.Tensor], side: int) -> torch.Tensor:
@@ -181,9 +174,9 @@ def enlarge_all(G: nn.ModuleDict, ckpt: dict, args: argparse.Namespace) -> None:
     net, made = G[name], set()
     mode = "grey" if ckpt["channels"] == 1 else "RGB"
     print(f"x{net.scale} by {name}: PNG, {mode} of 8 bits, white where a picture is transparent")
-    for file, x in read_photos(args.input, args.out, ckpt["channels"], bytes_per_pixel=40):
-        h, w = (side * net.scale for side in x.shape[2:])
-        write_strips(new_png(file, made), h, w, strips(net, x))
+    size = 40 + 10 * net.scale ** 2  # bytes for each pixel: itself, and what is made of it
+    for file, x in read_photos(args.input, args.out, ckpt["channels"], bytes_per_pixel=size):
+        write_image(new_png(file, made), upscale(net, x))
 
 
 def compare_all(G: nn.ModuleDict, ckpt: dict, args: argparse.Namespace) -> None:
