@@ -107,7 +107,7 @@ def test_losses():
 # A step
 
 @pytest.mark.parametrize("flags", [
-    (), ("--lambda-k", 3), ("--no-skip", "--residual", 3, "--eta", 2, "--size", 32)])
+    (), ("--lambda-k", 3), ("--no-skip", "--residual", 3, "--eta", 1, "--size", 32)])
 def test_steps_are_the_algorithms(tmp_path, flags):
     """z_D and z_G are two draws; G's gradient goes through input and target, D's through neither;
     k moves by gamma L(x) - L(G(z_G)), in [0, 1], and is a constant to both; M_global is summed."""
