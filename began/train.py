@@ -6,8 +6,8 @@ arXiv 1703.10717.
     python began/train.py --paper                            the paper's own scale, and its values
     python began/train.py --resume                           goes on where the last run stopped
 
-What this paper changes: D is an auto-encoder, its loss L(v) = |v - D(v)|, and a controller k, one
-number, holds L(G(z)) at gamma times L(x); it also yields a measure of convergence, M_global.
+What this paper changes: D is an auto-encoder, its loss L(v) = |v - D(v)|^eta; a controller, one
+number k, holds L(G(z)) at gamma times L(x); it also yields a measure of convergence, M_global.
 The paper ends at the ruled line; below it is the run: flags, files, messages.
 """
 import argparse
