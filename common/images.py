@@ -211,7 +211,7 @@ def to_uint8(x: torch.Tensor) -> torch.Tensor:
 
 
 def save(path, im: Image.Image, **options) -> None:
-    """The suffix of `path` is the format, also below."""
+    """A picture of Pillow's, whole or not at all; the suffix of `path` is its format, as below."""
     with _whole(path) as part:
         im.save(part, **options)
 

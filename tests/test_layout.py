@@ -131,6 +131,9 @@ def test_files(paper):
                  f"../tests/test_{paper}.py"):
         assert (ROOT / paper / name).is_file(), name
     assert pixels(ROOT / paper / "samples.png").std() > 10
+    shown = (ROOT / paper / "README.md").read_text()
+    assert all(f"]({path.name})" in shown for path in (ROOT / paper).glob("*.png")
+               if path.name != "samples.png")
     assert not (ROOT / paper / "__init__.py").exists()
 
 
